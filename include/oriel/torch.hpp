@@ -1,0 +1,16 @@
+#pragma once
+// Opt-in: the only public header that includes libtorch.
+#include <ATen/core/Tensor.h>
+
+#include <oriel/export.hpp>
+#include <oriel/tensor.hpp>
+
+namespace oriel {
+
+/// The same storage as an at::Tensor. Writing to it changes every copy of `tensor`.
+[[nodiscard]] ORIEL_API at::Tensor to_torch(const Tensor& tensor);
+/// The same storage if `tensor` is contiguous, else a contiguous copy.
+/// Throws invalid_argument for dtypes other than those of DType and devices other than CPU and CUDA.
+[[nodiscard]] ORIEL_API Tensor from_torch(const at::Tensor& tensor);
+
+}  // namespace oriel
