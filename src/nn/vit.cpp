@@ -1,0 +1,74 @@
+#include "nn/vit.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "ops/attention.hpp"
+#include "ops/norm.hpp"
+
+namespace oriel::nn {
+
+Vit::Vit(VitSpec spec, VitWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {}
+
+VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden_states,
+                       const BlockCallback& before_block) const {
+  int64_t blocks = 0;
+  for (const int64_t layer : spec_.feature_layers) blocks = std::max(blocks, layer);
+  for (const int64_t layer : hidden_states) blocks = std::max(blocks, layer);
+
+  VitOutput out;
+  out.hidden_states.resize(hidden_states.size());
+  std::vector<at::Tensor> features(spec_.feature_layers.size());
+  at::Tensor hidden = embed(input);  // [T, width]
+  for (int64_t i = 0;; ++i) {
+    for (size_t k = 0; k < features.size(); ++k)
+      if (spec_.feature_layers[k] == i)
+        features[k] = spec_.norm_after_blocks ? norm(hidden, weights_.after_blocks) : hidden;
+    for (size_t k = 0; k < hidden_states.size(); ++k)
+      if (hidden_states[k] == i) out.hidden_states[k] = hidden;
+    if (i == blocks) break;
+    if (before_block) before_block(i, blocks);
+    hidden = block(hidden, input, i);
+  }
+  out.features = features.size() == 1 ? features.front() : at::cat(features, 1);
+  return out;
+}
+
+at::Tensor Vit::embed(const VitInput& input) const {
+  at::Tensor hidden = weights_.patch(input.patches);
+  if (input.positions.defined()) hidden = hidden + input.positions;
+  return spec_.norm_before_blocks ? norm(hidden, weights_.before_blocks) : hidden;
+}
+
+at::Tensor Vit::block(const at::Tensor& hidden, const VitInput& input, int64_t index) const {
+  const BlockWeights& weights = weights_.blocks[static_cast<size_t>(index)];
+  const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(index)];
+
+  const at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
+  at::Tensor q = qkv.select(1, 0);  // [T, heads, head_dim]
+  at::Tensor k = qkv.select(1, 1);
+  if (input.rotary.defined()) {
+    q = ops::rotate(q, input.rotary, spec_.rotary);
+    k = ops::rotate(k, input.rotary, spec_.rotary);
+  }
+  const at::Tensor attended =
+      ops::attention(q, k, qkv.select(1, 2), windowed ? input.cu_window_seqlens : input.cu_seqlens,
+                     1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
+  const at::Tensor x = weights.proj.add_to(hidden, attended);
+
+  const at::Tensor normed = norm(x, weights.norm2);
+  const at::Tensor middle = spec_.gated_mlp ? ops::gated_activate(weights.up(normed), spec_.activation)
+                                            : weights.up(normed, spec_.activation);
+  return weights.down.add_to(x, middle);
+}
+
+at::Tensor Vit::norm(const at::Tensor& x, const NormWeights& weights) const {
+  return spec_.norm == NormKind::layer_norm ? ops::layer_norm(x, weights.weight, weights.bias, spec_.norm_eps)
+                                            : ops::rms_norm(x, weights.weight, spec_.norm_eps);
+}
+
+}  // namespace oriel::nn

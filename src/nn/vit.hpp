@@ -1,0 +1,94 @@
+#pragma once
+// The one vision transformer of all architectures, told apart by a VitSpec value.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "ops/activation.hpp"
+#include "ops/linear.hpp"
+#include "ops/rotary.hpp"
+
+namespace oriel::nn {
+
+enum class NormKind { layer_norm, rms_norm };
+
+/// What a tower is made of. Blocks are pre-norm: x += proj(attention(norm1(x))); x += mlp(norm2(x)).
+struct VitSpec {
+  int64_t patch_values = 0;  ///< inputs of the patch embedding
+  int64_t width = 0;
+  int64_t heads = 0;      ///< head_dim = width / heads
+  int64_t mlp_width = 0;  ///< hidden columns of the MLP (of the gate, where gated)
+  int64_t depth = 0;      ///< blocks in the checkpoint
+  NormKind norm = NormKind::layer_norm;
+  double norm_eps = 1e-6;
+  bool norm_before_blocks = false;
+  bool norm_after_blocks = false;
+  bool gated_mlp = false;
+  ops::Activation activation = ops::Activation::gelu_tanh;
+  ops::RotaryPrecision rotary = ops::RotaryPrecision::float32;
+  std::vector<bool> windowed;  ///< [depth]: which blocks attend inside windows only; empty: none
+  /// Which hidden states make the output, side by side: 0 is the input of the first block, i the output of block i - 1.
+  /// norm_after_blocks applies to them. Blocks after the last one listed do not run.
+  std::vector<int64_t> feature_layers;
+
+  [[nodiscard]] int64_t head_dim() const { return width / heads; }
+};
+
+struct NormWeights {
+  at::Tensor weight;
+  at::Tensor bias;  ///< layer_norm only
+};
+
+struct BlockWeights {
+  NormWeights norm1, norm2;
+  ops::Linear qkv;   ///< width -> 3 * width: all of q, then k, then v
+  ops::Linear proj;  ///< width -> width
+  ops::Linear up;    ///< width -> mlp_width, or 2 * mlp_width where gated: the gate first
+  ops::Linear down;  ///< mlp_width -> width
+};
+
+struct VitWeights {
+  ops::Linear patch;  ///< patch_values -> width
+  NormWeights before_blocks, after_blocks;
+  std::vector<BlockWeights> blocks;
+};
+
+/// The patches of one call, of any number of pictures, packed: rows of all pictures one after the other.
+struct VitInput {
+  at::Tensor patches;                      ///< [T, patch_values]
+  at::Tensor positions;                    ///< [T, width], added to the patch embedding; undefined: none
+  ops::Rotary rotary;                      ///< [T, head_dim], or undefined
+  std::vector<int64_t> cu_seqlens;         ///< where pictures (or temporal slots) begin and end
+  std::vector<int64_t> cu_window_seqlens;  ///< the same for windowed blocks; empty if there are none
+};
+
+struct VitOutput {
+  at::Tensor features;                    ///< [T, width * feature_layers]
+  std::vector<at::Tensor> hidden_states;  ///< those asked for, in the order asked for, [T, width] each
+};
+
+/// Called before every block with its index and the number of blocks that run; may throw to stop.
+using BlockCallback = std::function<void(int64_t block, int64_t blocks)>;
+
+/// A tower with its weights. Immutable: forward is safe from many threads.
+class Vit {
+ public:
+  Vit(VitSpec spec, VitWeights weights);
+
+  /// Runs the tower. `hidden_states` lists further states to return, numbered as VitSpec::feature_layers.
+  [[nodiscard]] VitOutput forward(const VitInput& input, const std::vector<int64_t>& hidden_states = {},
+                                  const BlockCallback& before_block = {}) const;
+  [[nodiscard]] const VitSpec& spec() const { return spec_; }
+
+ private:
+  [[nodiscard]] at::Tensor embed(const VitInput& input) const;
+  [[nodiscard]] at::Tensor block(const at::Tensor& hidden, const VitInput& input, int64_t index) const;
+  [[nodiscard]] at::Tensor norm(const at::Tensor& x, const NormWeights& weights) const;
+
+  VitSpec spec_;
+  VitWeights weights_;
+};
+
+}  // namespace oriel::nn

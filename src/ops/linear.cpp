@@ -1,0 +1,110 @@
+#include "ops/linear.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/List.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/linear.h>
+
+#include <optional>
+#include <utility>
+
+#include "core/error.hpp"
+
+namespace oriel::ops {
+namespace {
+
+// oneDNN's packed products are operators of libtorch without a C++ header; torch.compile's CPU backend calls the same.
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using PackFn = at::Tensor(const at::Tensor&, std::optional<c10::SymInt>);
+using LinearFn = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
+                            Scalars, std::optional<c10::string_view>);
+using LinearAddFn = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                               const std::optional<at::Tensor>&, c10::string_view);
+
+template <typename Fn>
+std::optional<c10::TypedOperatorHandle<Fn>> find_operator(const char* name, const char* overload) {
+  const auto schema = c10::Dispatcher::singleton().findSchema({name, overload});
+  if (!schema) return std::nullopt;
+  return schema->template typed<Fn>();
+}
+
+struct PackedOperators {
+  std::optional<c10::TypedOperatorHandle<PackFn>> pack = find_operator<PackFn>("mkldnn::_reorder_linear_weight", "");
+  std::optional<c10::TypedOperatorHandle<LinearFn>> linear = find_operator<LinearFn>("mkldnn::_linear_pointwise", "");
+  std::optional<c10::TypedOperatorHandle<LinearAddFn>> linear_add =
+      find_operator<LinearAddFn>("mkldnn::_linear_pointwise", "binary");
+  [[nodiscard]] bool complete() const { return pack && linear && linear_add; }
+};
+
+const PackedOperators& packed_operators() {
+  static const PackedOperators operators;
+  return operators;
+}
+
+bool asks_yes(const char* name) {
+  const auto schema = c10::Dispatcher::singleton().findSchema({name, ""});
+  return schema && schema->typed<bool()>().call();
+}
+
+bool can_pack(const at::Tensor& weight) {
+  if (!weight.is_cpu() || !at::globalContext().userEnabledMkldnn()) return false;
+  if (!packed_operators().complete()) return false;
+  if (weight.scalar_type() == at::kFloat) return true;
+  if (weight.scalar_type() == at::kBFloat16) return asks_yes("mkldnn::_is_mkldnn_bf16_supported");
+  if (weight.scalar_type() == at::kHalf) return asks_yes("mkldnn::_is_mkldnn_fp16_supported");
+  return false;
+}
+
+/// oneDNN's name of an activation that its epilogue holds: {name, algorithm}.
+std::optional<std::pair<const char*, const char*>> epilogue(Activation activation) {
+  switch (activation) {
+    case Activation::identity:
+      return std::pair{"none", ""};
+    case Activation::relu:
+      return std::pair{"relu", ""};
+    case Activation::silu:
+      return std::pair{"swish", ""};
+    case Activation::gelu_erf:
+      return std::pair{"gelu", "none"};
+    case Activation::gelu_tanh:
+      return std::pair{"gelu", "tanh"};
+    case Activation::quick_gelu:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+}  // namespace
+
+Linear::Linear(at::Tensor weight, at::Tensor bias)
+    : weight_(std::move(weight)), bias_(std::move(bias)), in_(weight_.size(1)), out_(weight_.size(0)) {
+  if (!can_pack(weight_)) return;
+  weight_ = packed_operators().pack->call(weight_.contiguous(), std::nullopt);
+  packed_ = true;
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const {
+  if (x.size(-1) != in_) throw_error(ErrorCode::internal, "linear: expected {} columns, got {}", in_, x.size(-1));
+  if (!packed_) return linear_reference(x, weight_, bias_, activation);
+  const auto fused = epilogue(activation);
+  const auto [name, algorithm] = fused.value_or(std::pair{"none", ""});
+  at::Tensor y = packed_operators().linear->call(x.contiguous(), weight_, optional(bias_), name, Scalars(), algorithm);
+  return fused ? y : activate(y, activation);
+}
+
+at::Tensor Linear::add_to(const at::Tensor& residual, const at::Tensor& x) const {
+  if (!packed_) return residual + linear_reference(x, weight_, bias_);
+  return packed_operators().linear_add->call(x.contiguous(), residual.contiguous(), weight_, optional(bias_), "add");
+}
+
+at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            Activation activation) {
+  return activate(at::linear(x, weight, optional(bias)), activation);
+}
+
+}  // namespace oriel::ops

@@ -1,0 +1,42 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/activation.hpp"
+
+namespace oriel::ops {
+
+/// y = activation(x W^T + b), with the weight packed once for the processor. A cheap value; safe from many threads.
+class Linear {
+ public:
+  Linear() = default;
+  /// weight [out, in] and bias [out] (or undefined), of one dtype and device. On the CPU the weight is reordered into
+  /// oneDNN's blocked layout where that library takes the dtype, and the given tensor is not kept.
+  Linear(at::Tensor weight, at::Tensor bias);
+
+  /// x [T, in] -> [T, out].
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation = Activation::identity) const;
+  /// residual [T, out] + x W^T + b.
+  [[nodiscard]] at::Tensor add_to(const at::Tensor& residual, const at::Tensor& x) const;
+
+  [[nodiscard]] bool defined() const { return out_ > 0; }
+  [[nodiscard]] int64_t in_features() const { return in_; }
+  [[nodiscard]] int64_t out_features() const { return out_; }
+  /// Whether oneDNN's packed product runs (else at::linear): tests ask, so that they know which path they test.
+  [[nodiscard]] bool is_packed() const { return packed_; }
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+  int64_t in_ = 0;
+  int64_t out_ = 0;
+  bool packed_ = false;
+};
+
+/// The same in a few ATen lines: the fallback, and what tests compare with.
+[[nodiscard]] at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                          Activation activation = Activation::identity);
+
+}  // namespace oriel::ops

@@ -1,0 +1,17 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace oriel::ops {
+
+/// y = (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, computed in float32, rounded once.
+[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
+
+/// y = round(x / sqrt(mean(x^2) + eps)) * weight: normalised in float32, rounded to x's dtype, then multiplied
+/// (transformers' order for Llama-style norms).
+[[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+/// y = x / sqrt(mean(x^2) + eps) * (1 + weight), all in float32, rounded once: the form whose weights are stored minus
+/// one (spec/siglip.md 4).
+[[nodiscard]] at::Tensor rms_norm_offset(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
+
+}  // namespace oriel::ops

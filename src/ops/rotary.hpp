@@ -1,0 +1,28 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace oriel::ops {
+
+/// In which precision a rotation runs. Both take float32 angles.
+enum class RotaryPrecision {
+  working,  ///< cos and sin are rounded to x's dtype and every step is rounded (spec/pixtral.md 3)
+  float32,  ///< x is widened, rotated and rounded once (spec/qwen_vl.md 4)
+};
+
+/// cos and sin of the rotation angles, float32 [T, head_dim].
+struct Rotary {
+  at::Tensor cos;
+  at::Tensor sin;
+  [[nodiscard]] bool defined() const { return cos.defined(); }
+};
+
+/// x * cos + rotate_half(x) * sin, rotate_half(x) = concat(-x[D/2:], x[:D/2]), for x [T, heads, head_dim].
+[[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
+
+/// Angles of a two-dimensional rotary embedding: `rows` and `columns` are int64 [T] patch indices, `row_frequencies`
+/// and `column_frequencies` float32 [head_dim / 4]. The first quarter of the head turns with the row, the second with
+/// the column, and the second half repeats the first. All in float32.
+[[nodiscard]] Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,
+                                  const at::Tensor& column_frequencies);
+
+}  // namespace oriel::ops
