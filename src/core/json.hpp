@@ -1,12 +1,12 @@
 #pragma once
-// Reading configuration files: every value is checked, and an error names the file, the key, the expected and the found.
+// Reading configuration files: every value is checked, and an error names the file, the key, the expected and the
+// found.
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace oriel {
@@ -16,11 +16,16 @@ namespace oriel {
 /// transformers does (spec/weights.md 3): an absent key takes the class default, null stays null.
 class Json {
  public:
-  /// Throws file_error if `path` can't be read or is larger than `max_bytes`, malformed_model if it is not JSON
-  /// (with line and column), is not an object, nests deeper than 100, or holds NaN or Infinity.
+  /// What happens to a key that an object holds twice: the last one wins, as in Python, or malformed_model names it.
+  enum class DuplicateKeys { last_wins, refuse };
+
+  /// Throws file_error if `path` can't be read, limit_exceeded if it is larger than `max_bytes` or holds more than
+  /// eight million values, malformed_model if it is not JSON (with line and column), is not an object, nests deeper
+  /// than 100, or holds NaN, Infinity or a number beyond the range of a double.
   [[nodiscard]] static Json read(const std::filesystem::path& path, int64_t max_bytes = 512 << 20);
   /// The same from text; `name` stands for the file.
-  [[nodiscard]] static Json parse(std::string_view text, std::string name);
+  [[nodiscard]] static Json parse(std::string_view text, std::string name,
+                                  DuplicateKeys duplicates = DuplicateKeys::last_wins);
 
   [[nodiscard]] bool is_absent() const;  ///< the key does not exist
   [[nodiscard]] bool is_null() const;    ///< the key exists and is null
@@ -38,7 +43,8 @@ class Json {
   /// Members of an object in file order.
   [[nodiscard]] std::vector<std::pair<std::string, Json>> members() const;
 
-  /// The value, or malformed_model naming file, key, expected kind and found text. Integers accept 64 and 64.0.
+  /// The value, or malformed_model naming file, key, expected kind and found text. Integers accept 64 and 64.0;
+  /// true and false are no numbers.
   [[nodiscard]] int64_t integer() const;
   [[nodiscard]] double number() const;
   [[nodiscard]] bool boolean() const;
@@ -62,11 +68,21 @@ class Json {
   [[nodiscard]] std::string dump() const;
 
  private:
+  struct Value;
+  struct Object;
   struct Document;
-  Json(std::shared_ptr<const Document> document, const nlohmann::ordered_json* value, std::string path);
+  class Builder;
+  Json(std::shared_ptr<const Document> document, const Value* value, std::string path);
+  [[noreturn]] void refuse(std::string_view expected) const;
+
   std::shared_ptr<const Document> document_;
-  const nlohmann::ordered_json* value_;
+  const Value* value_;  // nullptr where the key is absent
   std::string path_;
 };
+
+/// `text` in double quotes with JSON's escapes. `text` must be UTF-8: is_utf8 tells.
+[[nodiscard]] std::string quote_json(std::string_view text);
+/// Whether `text` is well-formed UTF-8: shortest forms, no surrogates, nothing above U+10FFFF.
+[[nodiscard]] bool is_utf8(std::string_view text);
 
 }  // namespace oriel

@@ -4,12 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 namespace oriel {
@@ -29,18 +28,21 @@ struct TensorInfo {
 /// A memory-mapped safetensors file. A cheap value; the mapping lives as long as any copy. Safe from many threads.
 class SafetensorsFile {
  public:
-  /// Maps the file and checks its header: header length within the file and below 100 MB, valid JSON, known dtypes,
+  /// Maps the file and checks its header: header length within the file and at most 100 MB, valid JSON, known dtypes,
   /// non-negative shapes whose product times element size equals the byte range, ranges inside the file, without
-  /// overlap and without holes, no duplicate names. Throws file_error or malformed_model; the message names the
-  /// file, the tensor and both values.
+  /// overlap and without holes, no duplicate names. Throws file_error, malformed_model or, for a header of millions of
+  /// values, limit_exceeded; the message names the file, the tensor and both values.
+  ///
+  /// The file must not shrink while it is mapped: the system ends a process that reads pages that are gone.
   [[nodiscard]] static SafetensorsFile open(const std::filesystem::path& path);
 
   [[nodiscard]] const std::filesystem::path& path() const;
-  /// In file order.
+  /// In the order of their bytes.
   [[nodiscard]] const std::vector<TensorInfo>& tensors() const;
   /// nullptr if there is none.
   [[nodiscard]] const TensorInfo* find(std::string_view name) const;
-  /// The bytes of a tensor of this file; they live as long as this object or a copy.
+  /// The bytes of a tensor of this file; they live as long as this object or a copy. They may start at any address:
+  /// copy them rather than reading elements in place. Throws invalid_argument if the range is not one of this file.
   [[nodiscard]] std::span<const std::byte> bytes(const TensorInfo& tensor) const;
   /// Tells the system that the pages of a tensor are not needed any more.
   void release(const TensorInfo& tensor) const;
@@ -54,30 +56,6 @@ class SafetensorsFile {
   std::shared_ptr<const Mapping> mapping_;
 };
 
-/// All weights of a checkpoint directory: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
-/// Only the shards that hold a wanted tensor are opened, so that a tower can be loaded from a partial download.
-class CheckpointFiles {
- public:
-  /// `wanted(name)` says which tensors matter. Throws file_error if there is no weight file (the message lists the names
-  /// looked for, and says so if only pickled or GGUF weights are there) or a needed shard is missing; malformed_model
-  /// if the index names a tensor that its shard does not hold, if a shard's path leaves the directory, or if two shards
-  /// hold the same name.
-  [[nodiscard]] static CheckpointFiles open(const std::filesystem::path& directory,
-                                            const std::function<bool(std::string_view name)>& wanted);
-
-  struct Entry {
-    const SafetensorsFile* file;
-    const TensorInfo* tensor;
-  };
-  /// The wanted tensors by name.
-  [[nodiscard]] const std::map<std::string, Entry, std::less<>>& tensors() const { return tensors_; }
-  [[nodiscard]] const std::vector<SafetensorsFile>& files() const { return *files_; }
-
- private:
-  std::shared_ptr<const std::vector<SafetensorsFile>> files_;
-  std::map<std::string, Entry, std::less<>> tensors_;
-};
-
 /// One tensor to write.
 struct TensorToWrite {
   std::string name;
@@ -85,8 +63,10 @@ struct TensorToWrite {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
 };
-/// Writes a file that transformers and safetensors read; tensor data starts at a multiple of 64 bytes. Writes to a
-/// temporary name in the same directory and renames, so that a reader never sees half a file. Throws file_error.
+/// Writes a file that transformers and safetensors read: tensors of wide elements first, data starting at a multiple of
+/// 64 bytes, so that every element is aligned. Writes to a temporary name in the same directory and renames, so that a
+/// reader never sees half a file. Throws invalid_argument for an unknown dtype, a byte count that does not fit the
+/// shape, or names that are equal or not UTF-8; file_error if the file can't be written.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
