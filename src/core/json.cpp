@@ -51,12 +51,13 @@ namespace {
 
 constexpr size_t max_depth = 100;
 constexpr size_t max_values = 8'000'000;
-constexpr size_t max_quoted = 80;  // bytes of a found value in a message
+constexpr size_t max_quoted = 80;   // bytes of a found value in a message
+constexpr size_t max_reason = 200;  // bytes of the parser's explanation, which quotes the text too
 
 /// Cuts long text for a message, not inside a UTF-8 sequence, and hides control characters and broken UTF-8.
-std::string shortened(std::string text) {
-  if (text.size() > max_quoted) {
-    size_t end = max_quoted;
+std::string shortened(std::string text, size_t limit = max_quoted) {
+  if (text.size() > limit) {
+    size_t end = limit;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
     text.resize(end);
     text += "...";
@@ -201,18 +202,19 @@ void Json::Builder::fill(Object& object, std::vector<std::string> keys, std::vec
 
 bool Json::Builder::parse_error(std::size_t position, const std::string& last_token,
                                 const nlohmann::detail::exception& error) {
-  const size_t token_begin = std::min(position, text_.size()) - std::min({position, text_.size(), last_token.size()});
-  const std::string_view token = text_.substr(token_begin);
-  for (const std::string_view constant : {"NaN", "Infinity", "-Infinity"}) {
-    if (token.starts_with(constant)) {
-      throw_error(ErrorCode::malformed_model, "{}: {}: expected a finite number, got {}", name_,
-                  place_of(token_begin + 1), constant);
+  // The parser stops at the first character that no JSON value can have there: the N or the I.
+  const size_t stop = std::min(position == 0 ? 0 : position - 1, text_.size());
+  for (const std::string_view constant : {"NaN", "-Infinity", "Infinity"}) {
+    const size_t begin = stop - (constant.front() == '-' && stop > 0 ? 1 : 0);
+    if (text_.substr(begin).starts_with(constant)) {
+      throw_error(ErrorCode::malformed_model, "{}: {}: expected a finite number, got {}", name_, place_of(begin + 1),
+                  constant);
     }
   }
   constexpr int number_overflow = 406;
   if (error.id == number_overflow) {
     throw_error(ErrorCode::malformed_model, "{}: {}: expected a number in the range of a double, got {}", name_,
-                place_of(token_begin + 1), shortened(last_token));
+                place_of(position - std::min(position, last_token.size()) + 1), shortened(last_token));
   }
   // "[json.exception.parse_error.101] parse error at line 1, column 5: <what is wrong>"
   std::string_view reason = error.what();
@@ -221,9 +223,8 @@ bool Json::Builder::parse_error(std::size_t position, const std::string& last_to
       reason.remove_prefix(colon + 2);
     }
   }
-  constexpr size_t max_reason = 200;
   throw_error(ErrorCode::malformed_model, "{}: {}: expected JSON, got {}", name_, place_of(position),
-              shortened(std::string(reason.substr(0, max_reason))));
+              shortened(std::string(reason), max_reason));
 }
 
 /// "line 3, column 7" of the character that is `position` characters into the text, counting from 1.
