@@ -19,15 +19,16 @@ struct PixelSpec {
   bool do_normalize = true;
   std::array<double, 3> mean{};
   std::array<double, 3> std{};
-  int64_t patch = 14;     ///< side of a patch in pixels
-  int64_t temporal = 1;   ///< frames in one patch; a still image fills every slot with the same pixels
-  int64_t merge = 1;      ///< 1: patches in raster order; m: in blocks of m x m, raster inside the block and of the blocks
+  int64_t patch = 14;    ///< side of a patch in pixels
+  int64_t temporal = 1;  ///< frames in one patch; a still image fills every slot with the same pixels
+  int64_t merge = 1;  ///< 1: patches in raster order; m: in blocks of m x m, raster inside the block and of the blocks
 
   /// Values of one row: 3 * temporal * patch * patch.
   [[nodiscard]] int64_t patch_values() const { return 3 * temporal * patch * patch; }
 };
 
-/// The float32 value of every byte in every channel. torchvision fuses rescale and normalise, Pillow's processors do not.
+/// The float32 value of every byte in every channel. torchvision fuses rescale and normalise, Pillow's processors do
+/// not.
 using ValueTable = std::array<std::array<float, 256>, 3>;
 [[nodiscard]] ValueTable make_value_table(const PixelSpec& spec, ResizeArithmetic arithmetic);
 
