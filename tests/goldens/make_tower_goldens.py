@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from synthetic_pictures import picture
+
 # (height, width) of the pictures. The sizes of a family are chosen with the limits of its checkpoints in mind: at least
 # one exceeds longest_edge or max_pixels, one is enlarged, none is a multiple of the patch.
 SIZES = {
@@ -34,19 +36,6 @@ SIZES = {
 }
 # (frames, height, width), an odd number of frames too.
 VIDEOS = {"qwen2_vl_flat": [(3, 30, 45), (4, 25, 24)], "qwen2_5_vl_uneven_windows": [(3, 40, 57), (2, 25, 24)]}
-
-
-def picture(height: int, width: int, seed: int) -> np.ndarray:
-    """uint8 [h, w, 3]: slopes, edges and noise, so that each filter tap, channel and position shows in the result."""
-    draw = np.random.default_rng([seed, height, width])
-    y, x = np.mgrid[0:height, 0:width]
-    channels = []
-    for _ in range(3):
-        slope = draw.uniform(-3, 3) * y + draw.uniform(-3, 3) * x
-        waves = 60 * np.sin(draw.uniform(0.05, 0.4) * x + draw.uniform(0.05, 0.4) * y)
-        edge = 80 * (x * draw.uniform(-1, 1) + y * draw.uniform(-1, 1) > draw.uniform(-20, 20))
-        channels.append(slope + waves + edge + draw.uniform(40, 200) + draw.normal(0, 12, (height, width)))
-    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
 
 
 def make_golden(directory: Path) -> None:
