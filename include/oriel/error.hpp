@@ -25,7 +25,8 @@ enum class ErrorCode {
 /// The name of a code as written above, such as "malformed_model".
 [[nodiscard]] ORIEL_API std::string_view to_string(ErrorCode code) noexcept;
 
-/// The one exception type of oriel. what() is one line: where (file, tensor, argument), what was expected, what was found.
+/// The one exception type of oriel. what() is one line: where (file, tensor, argument), what was expected, what was
+/// found.
 class ORIEL_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message);

@@ -1,8 +1,10 @@
 #include "ops/rotary.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
 namespace oriel::ops {
@@ -21,6 +23,11 @@ at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision pre
   const at::Tensor cos = rotary.cos.to(dtype).unsqueeze(1);  // [T, 1, head_dim]
   const at::Tensor sin = rotary.sin.to(dtype).unsqueeze(1);
   return (wide * cos + rotate_half(wide) * sin).to(x.scalar_type());
+}
+
+at::Tensor inverse_frequencies(double theta, int64_t dimensions) {
+  const at::Tensor exponents = at::arange(0, dimensions, 2, at::kLong).to(at::kFloat) / dimensions;
+  return at::pow(theta, exponents).reciprocal();
 }
 
 Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,

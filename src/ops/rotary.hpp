@@ -19,6 +19,9 @@ struct Rotary {
 /// x * cos + rotate_half(x) * sin, rotate_half(x) = concat(-x[D/2:], x[:D/2]), for x [T, heads, head_dim].
 [[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
 
+/// theta^(-2k / dimensions), k = 0 .. dimensions / 2 - 1, in float32 as transformers computes them.
+[[nodiscard]] at::Tensor inverse_frequencies(double theta, int64_t dimensions);
+
 /// Angles of a two-dimensional rotary embedding: `rows` and `columns` are int64 [T] patch indices, `row_frequencies`
 /// and `column_frequencies` float32 [head_dim / 4]. The first quarter of the head turns with the row, the second with
 /// the column, and the second half repeats the first. All in float32.

@@ -1,0 +1,8 @@
+#pragma once
+// oriel: the image half of vision-language models. One include for everything but oriel/torch.hpp.
+#include <oriel/error.hpp>
+#include <oriel/image.hpp>
+#include <oriel/mm_embedding.hpp>
+#include <oriel/tensor.hpp>
+#include <oriel/types.hpp>
+#include <oriel/vision_tower.hpp>

@@ -1,0 +1,217 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include <oriel/export.hpp>
+#include <oriel/image.hpp>
+#include <oriel/mm_embedding.hpp>
+#include <oriel/tensor.hpp>
+#include <oriel/types.hpp>
+
+namespace oriel {
+
+/// Whose resize arithmetic is followed, bit for bit.
+enum class ResizeBackend {
+  torchvision,  ///< what transformers 5 computes by default (its torchvision-backed processors, on the CPU)
+  pillow,       ///< its *Pil processors with Pillow 13
+  pillow12,     ///< the same with Pillow up to 12.3, which always resizes horizontally first
+};
+
+/// Which rows an MMEmbedding holds.
+enum class TokenLayout {
+  transformers,  ///< the tower's rows alone; special tokens are ordinary ids around them
+  exllamav2,     ///< the rows of ExLlamaV2: special tokens are rows too (needs EmbedOptions::token_rows)
+};
+
+/// How far a long call has come. `done` of `total` in units of the stage: pictures, or transformer blocks.
+struct Progress {
+  enum class Stage { load, preprocess, encode };
+  Stage stage;
+  int64_t done;
+  int64_t total;
+};
+/// Called on the thread that made the call; must not call back into the object that reports.
+using ProgressCallback = std::function<void(const Progress&)>;
+
+/// The text model's embedding rows of some token ids: [ids, hidden], as the text model would feed them to its first
+/// layer (with its scaling, if it has one).
+using TokenRows = std::function<Tensor(std::span<const int64_t> ids)>;
+
+struct LoadOptions {
+  Device device = Device::cpu();
+  std::optional<DType> dtype;  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
+  int threads = 0;             ///< for decoding and pixel work in this tower; 0: hardware threads
+  bool weights = true;         ///< false: plan and preprocess only; encoding throws invalid_argument
+  ProgressCallback progress = {};
+  std::stop_token cancel = {};
+};
+
+/// What plan and preprocess can be told. Pixel limits count pixels of the resized picture. They act alone or together
+/// (transformers ignores a lone one), and are an invalid_argument for families that have no such limits.
+struct PreprocessOptions {
+  std::optional<int64_t> min_pixels = {};
+  std::optional<int64_t> max_pixels = {};
+  std::optional<int64_t> max_tokens = {};  ///< rows per picture; a picture that needs more is a limit_exceeded
+  ResizeBackend resize = ResizeBackend::torchvision;
+  ProgressCallback progress = {};
+  std::stop_token cancel = {};
+};
+
+struct EncodeOptions {
+  bool embeddings_cpu = true;  ///< copy rows to host memory; false leaves them on the tower's device
+  ProgressCallback progress = {};
+  std::stop_token cancel = {};
+};
+
+/// Everything of one call from picture to MMEmbedding; the fields mean what they mean above.
+struct EmbedOptions {
+  std::string text_alias = {};  ///< for one picture; several pictures at once take MMEmbedding::with_alias
+  bool embeddings_cpu = true;
+  std::optional<int64_t> min_pixels = {};
+  std::optional<int64_t> max_pixels = {};
+  std::optional<int64_t> max_tokens = {};
+  ResizeBackend resize = ResizeBackend::torchvision;
+  TokenLayout layout = TokenLayout::transformers;
+  TokenRows token_rows = {};  ///< for TokenLayout::exllamav2
+  ProgressCallback progress = {};
+  std::stop_token cancel = {};
+};
+
+/// How the frames of a video are chosen and sized. The defaults are transformers': every frame, the file's pixel limits
+/// for each frame, no cap over the whole video.
+struct VideoOptions {
+  double fps = 24.0;                          ///< of the frames given
+  std::optional<double> sample_fps = {};      ///< keep about this many frames per second
+  std::optional<int64_t> sample_frames = {};  ///< or this many in all
+  bool cap_pixels_per_frame = false;          ///< share transformers' budget of 128,000 tokens among the frames
+  EmbedOptions embed = {};
+};
+
+/// What a picture of some size will become and cost, known from its size alone.
+struct ImagePlan {
+  Size original = {};
+  Size resized = {};          ///< what the tower sees, pixels
+  Grid grid = {};             ///< patches before merging
+  int64_t tokens = 0;         ///< rows of the MMEmbedding
+  int64_t prompt_tokens = 0;  ///< length of the prompt's token list, special tokens included; tokens if none are known
+  int64_t pixel_bytes = 0;    ///< preprocessed patches, float32, host
+  int64_t working_bytes = 0;  ///< the tower's peak beside weights and patches, on its device
+  int64_t embedding_bytes = 0;  ///< the rows
+  [[nodiscard]] int64_t total_bytes() const { return pixel_bytes + working_bytes + embedding_bytes; }
+};
+
+/// One picture (or video) among Patches.
+struct PatchedImage {
+  Grid grid = {};
+  Size original = {};
+  Size resized = {};
+  std::string name = {};          ///< for messages
+  ContentHash content_hash = {};  ///< zero if unknown
+  bool is_video = false;
+  double seconds_per_slot = 0;
+};
+
+/// Preprocessed pictures, packed: what a tower's encoder reads. Build one yourself to bring your own pixels.
+struct Patches {
+  /// float32 [sum of grid.patches(), patch values], host memory. One row a patch, pictures one after the other, in the
+  /// order in which transformers' processor hands patches over: raster order, or merge blocks for families that merge
+  /// neighbours in the tower. Values of a row: (channel, frame in the temporal slot, y, x).
+  Tensor values = {};
+  std::vector<PatchedImage> images = {};
+};
+
+/// A vision tower: preprocessing, transformer and projector of one checkpoint.
+///
+/// All methods are const and may be called from many threads at once. They return finished results: pending device work
+/// is waited for when rows are copied to the host. Compute on the CPU uses libtorch's threads (set_compute_threads).
+/// Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family
+/// does not take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
+class ORIEL_API VisionTower {
+ public:
+  /// Loads a Hugging Face checkpoint directory: config.json, processor_config.json or preprocessor_config.json, and
+  /// safetensors weights, single or sharded; only the tower's tensors are read. Throws file_error, malformed_model
+  /// (every tensor that is missing or has a wrong shape is listed), unsupported_model, unavailable, cancelled.
+  [[nodiscard]] static VisionTower load(const std::filesystem::path& directory, const LoadOptions& options = {});
+
+  VisionTower(VisionTower&&) noexcept;
+  VisionTower& operator=(VisionTower&&) noexcept;
+  ~VisionTower();
+
+  /// What a picture of this size becomes; needs no pixels.
+  [[nodiscard]] ImagePlan plan(Size size, const PreprocessOptions& options = {}) const;
+
+  /// A picture to the rows that the language model reads.
+  [[nodiscard]] MMEmbedding get_image_embeddings(const Image& image, const EmbedOptions& options = {}) const;
+  /// Several pictures of any sizes in one packed call. An empty span gives an empty result.
+  [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const Image> images,
+                                                              const EmbedOptions& options = {}) const;
+  /// Frames of equal size to one embedding. Throws unsupported_model for families without video.
+  [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const Image> frames, const VideoOptions& options = {}) const;
+
+  /// The stages one by one: pixels to patches, patches to rows, rows to embeddings.
+  [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options = {}) const;
+  [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
+  /// Rows [tokens, hidden] for every picture of `patches`.
+  [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;
+  [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(const Patches& patches,
+                                                              const EmbedOptions& options = {}) const;
+
+  /// Hidden states of the transformer before the projector: for every entry of `layers` a tensor
+  /// [patches, width], rows in the order of Patches. Layers count as in transformers' hidden_states: 0 is the input of
+  /// the first block, i the output of block i - 1, negative ones count from the end.
+  [[nodiscard]] std::vector<Tensor> get_hidden_states(const Patches& patches, std::span<const int64_t> layers,
+                                                      const EncodeOptions& options = {}) const;
+
+  [[nodiscard]] const std::string& family() const noexcept;  ///< such as "Qwen2.5-VL"
+  [[nodiscard]] int64_t hidden_size() const noexcept;        ///< columns of a row
+  [[nodiscard]] int64_t patch_size() const noexcept;         ///< pixels
+  [[nodiscard]] int64_t merge_size() const noexcept;         ///< patches along each side of one row's area
+  [[nodiscard]] int64_t depth() const noexcept;              ///< transformer blocks
+  [[nodiscard]] int64_t width() const noexcept;              ///< columns of a hidden state
+  [[nodiscard]] bool has_video() const noexcept;
+  [[nodiscard]] bool has_pixel_limits() const noexcept;  ///< whether min_pixels and max_pixels mean something
+  [[nodiscard]] Device device() const noexcept;
+  [[nodiscard]] DType dtype() const noexcept;
+  /// Identifies weights and preprocessing: equal fingerprints and pixels give equal rows.
+  [[nodiscard]] ContentHash fingerprint() const noexcept;
+  [[nodiscard]] int64_t weight_bytes() const noexcept;
+
+ private:
+  struct Impl;
+  explicit VisionTower(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// One tensor of a checkpoint, for ModelReport.
+struct ReportedTensor {
+  std::string name = {};   ///< as in the file
+  std::string dtype = {};  ///< as in the file, such as "BF16"
+  std::vector<int64_t> shape = {};
+};
+
+/// What a checkpoint directory holds of a tower.
+struct ModelReport {
+  std::string model_type = {};  ///< config.json's
+  std::string family = {};
+  std::vector<ReportedTensor> found = {};    ///< tensors the tower needs and has
+  std::vector<std::string> missing = {};     ///< needed and absent
+  std::vector<std::string> mismatched = {};  ///< one sentence each: name, expected, found
+  std::vector<ReportedTensor> unused = {};   ///< of the tower's part, but not needed
+  int64_t weight_bytes = 0;                  ///< of `found`, as stored
+  [[nodiscard]] bool complete() const { return missing.empty() && mismatched.empty(); }
+};
+
+/// Reads headers only, no tensor data. Throws as VisionTower::load does, except for what the report itself lists.
+[[nodiscard]] ORIEL_API ModelReport inspect_model(const std::filesystem::path& directory);
+
+/// How many threads libtorch uses for towers on the CPU, in the whole process. Throws invalid_argument below 1.
+ORIEL_API void set_compute_threads(int threads);
+
+}  // namespace oriel

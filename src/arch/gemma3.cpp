@@ -1,0 +1,70 @@
+// Gemma 3: a SigLIP tower, average pooling to a fixed number of rows, a norm, a matrix. spec/siglip.md 4 and 7.
+#include <cmath>
+
+#include "arch/siglip_tower.hpp"
+#include "core/error.hpp"
+#include "ops/norm.hpp"
+#include "ops/patch_merge.hpp"
+
+namespace oriel::arch {
+namespace {
+
+class Gemma3 final : public SiglipTower {
+ public:
+  explicit Gemma3(const ModelFiles& files)
+      : SiglipTower(files, files.config["vision_config"], "Gemma 3", "vision_tower.",
+                    {.filter = image::Filter::bilinear, .integer_size_is_square = true}) {
+    const Json& config = files.config;
+    traits_.names = {.prefixes = {{"model.vision_tower.", "vision_tower."},
+                                  {"model.multi_modal_projector.", "multi_modal_projector."},
+                                  {"vision_tower.vision_model.", "vision_tower."}},
+                     .wanted = {"vision_tower.", "multi_modal_projector."}};
+    traits_.row_width = config["text_config"]["hidden_size"].integer_in_or(1, 1 << 16, 2304);
+
+    const Json tokens = config["mm_tokens_per_image"];
+    const int64_t wanted = tokens.integer_in_or(1, 1 << 20, 256);
+    const auto side = static_cast<int64_t>(std::sqrt(static_cast<double>(wanted)));
+    pool_ = grid_side() / side;
+    if (pool_ < 1 || (grid_side() / pool_) * (grid_side() / pool_) != wanted)
+      throw_error(ErrorCode::malformed_model, "{}: expected a square number that pools {} x {} patches evenly, got {}",
+                  tokens.where(), grid_side(), grid_side(), wanted);
+    traits_.merge_size = pool_;
+
+    start_token_ = special_token(config, "boi_token_index", "boi_token_id", 255999);
+    end_token_ = special_token(config, "eoi_token_index", "eoi_token_id", 256000);
+    image_token_ = special_token(config, "image_token_index", "image_token_id", 262144);
+  }
+
+  at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override {
+    const at::Tensor pooled = ops::average_pool(features, grid_side(), pool_);
+    return matrix_(ops::rms_norm_offset(pooled, norm_, traits_.vit.norm_eps));
+  }
+
+  Prompt prompt(const Grid& grid, Modality) const override {
+    return bracketed_prompt(start_token_, image_token_, rows(grid), end_token_);
+  }
+
+ private:
+  static int64_t special_token(const Json& config, const char* key, const char* alias, int64_t fallback) {
+    return config[key].has_value() ? config[key].integer() : config[alias].integer_or(fallback);
+  }
+
+  void load_projector(WeightReader& reader) override {
+    norm_ = reader.tensor("multi_modal_projector.mm_soft_emb_norm.weight", {traits_.vit.width});
+    // Stored [in, out], unlike the weight of a linear layer.
+    const at::Tensor matrix =
+        reader.tensor("multi_modal_projector.mm_input_projection_weight", {traits_.vit.width, traits_.row_width});
+    if (matrix.defined()) matrix_ = ops::Linear(matrix.t().contiguous(), {});
+  }
+
+  int64_t pool_ = 1;
+  int64_t start_token_ = 0, end_token_ = 0, image_token_ = 0;
+  at::Tensor norm_;
+  ops::Linear matrix_;
+};
+
+}  // namespace
+
+std::unique_ptr<Architecture> make_gemma3(const ModelFiles& files) { return std::make_unique<Gemma3>(files); }
+
+}  // namespace oriel::arch

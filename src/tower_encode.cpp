@@ -1,0 +1,175 @@
+// From patches to rows, and from rows to embeddings.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <oriel/torch.hpp>
+
+#include "core/error.hpp"
+#include "tensor_types.hpp"
+#include "torch_errors.hpp"
+#include "tower_impl.hpp"
+
+namespace oriel {
+namespace {
+
+std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values) {
+  std::vector<Grid> grids;
+  int64_t total = 0;
+  for (const PatchedImage& image : patches.images) {
+    if (image.grid.t < 1 || image.grid.h < 1 || image.grid.w < 1)
+      throw_error(ErrorCode::invalid_argument, "{}: expected a grid of positive sides, got [{}, {}, {}]", image.name,
+                  image.grid.t, image.grid.h, image.grid.w);
+    const int64_t count =
+        checked_multiply(checked_multiply(image.grid.t, image.grid.h, "grid", ErrorCode::invalid_argument),
+                         image.grid.w, "grid", ErrorCode::invalid_argument);
+    total = checked_add(total, count, "grids", ErrorCode::invalid_argument);
+    grids.push_back(image.grid);
+  }
+  const Tensor& values = patches.values;
+  if (!values.defined() || values.dtype() != DType::float32 || values.device() != Device::cpu() ||
+      values.shape() != std::vector{total, patch_values})
+    throw_error(ErrorCode::invalid_argument,
+                "patches: expected float32 [{}, {}] in host memory for the grids given, got {}", total, patch_values,
+                values.defined() ? fmt::format("{} tensor of {} elements on {}", to_string(values.dtype()),
+                                               values.element_count(), to_string(values.device()))
+                                 : "an empty tensor");
+  return grids;
+}
+
+std::vector<int64_t> resolved_layers(std::span<const int64_t> layers, int64_t depth) {
+  std::vector<int64_t> resolved;
+  for (const int64_t layer : layers) {
+    resolved.push_back(layer < 0 ? layer + depth + 1 : layer);
+    if (resolved.back() < 0 || resolved.back() > depth)
+      throw_error(ErrorCode::invalid_argument, "layers: expected {} to {}, got {}", -depth - 1, depth, layer);
+  }
+  return resolved;
+}
+
+/// Puts rows that are in the tower's order back into the processor's.
+at::Tensor undo_order(const at::Tensor& x, const at::Tensor& order) {
+  if (!order.defined()) return x;
+  at::Tensor result = at::empty_like(x);
+  result.index_copy_(0, order, x);
+  return result;
+}
+
+/// The reference's rows: special tokens' own rows between those of the tower.
+at::Tensor bake_special_rows(const at::Tensor& rows, const arch::Prompt& prompt, const TokenRows& token_rows) {
+  std::vector<int64_t> specials;
+  std::vector<int64_t> places;
+  int64_t next_row = 0;
+  for (const int64_t token : prompt.tokens) {
+    if (token == prompt.placeholder) {
+      places.push_back(next_row++);
+    } else {
+      places.push_back(rows.size(0) + static_cast<int64_t>(specials.size()));
+      specials.push_back(token);
+    }
+  }
+  const Tensor given = token_rows(specials);
+  const std::vector<int64_t> expected{static_cast<int64_t>(specials.size()), rows.size(1)};
+  if (!given.defined() || given.shape() != expected)
+    throw_error(ErrorCode::invalid_argument, "token_rows: expected rows [{}, {}], got {}", expected[0], expected[1],
+                given.defined() ? fmt::format("{} elements", given.element_count()) : "an empty tensor");
+  const at::Tensor index = at::empty({static_cast<int64_t>(places.size())}, at::kLong);
+  std::copy(places.begin(), places.end(), index.mutable_data_ptr<int64_t>());
+  return at::cat({rows, to_torch(given).to(rows.device(), rows.scalar_type())})
+      .index_select(0, index.to(rows.device()));
+}
+
+}  // namespace
+
+VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, const std::vector<int64_t>& layers,
+                                                     const EncodeOptions& options) const {
+  if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
+  if (patches.images.empty()) return {};
+  const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values);
+  const std::vector<int64_t> wanted = resolved_layers(layers, traits().vit.depth);
+  const c10::InferenceMode guard;
+  return with_torch_errors("encode", [&]() -> Encoded {
+    const c10::Device where = to_torch_device(device);
+    arch::Arrangement arrangement = architecture->arrange(grids);
+    if (arrangement.order.defined()) arrangement.order = arrangement.order.to(where);
+    if (arrangement.rotary.defined())
+      arrangement.rotary = {arrangement.rotary.cos.to(where), arrangement.rotary.sin.to(where)};
+
+    at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
+    if (arrangement.order.defined()) values = values.index_select(0, arrangement.order);
+    const nn::VitInput input{.patches = std::move(values),
+                             .positions = std::move(arrangement.positions),
+                             .rotary = arrangement.rotary,
+                             .cu_seqlens = std::move(arrangement.cu_seqlens),
+                             .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
+    const nn::VitOutput output = vit->forward(input, wanted, [&](int64_t block, int64_t blocks) {
+      check_cancelled(options.cancel);
+      if (options.progress) options.progress({Progress::Stage::encode, block, blocks});
+    });
+    check_cancelled(options.cancel);
+
+    const auto finish = [&](const at::Tensor& x) { return options.embeddings_cpu ? x.to(at::kCPU) : x; };
+    Encoded result;
+    if (!wanted.empty()) {
+      for (const at::Tensor& hidden : output.hidden_states)
+        result.hidden_states.push_back(finish(undo_order(hidden, arrangement.order)));
+      return result;
+    }
+    const at::Tensor rows = finish(architecture->project(undo_order(output.features, arrangement.order), grids));
+    int64_t begin = 0;
+    for (const Grid& grid : grids) {
+      const int64_t count = architecture->rows(grid);
+      // Each picture owns its rows, so that dropping one embedding frees its memory.
+      const at::Tensor own = rows.narrow(0, begin, count);
+      result.rows.push_back(grids.size() == 1 ? own : own.clone());
+      begin += count;
+    }
+    return result;
+  });
+}
+
+std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const EmbedOptions& options) const {
+  if (!options.text_alias.empty() && patches.images.size() != 1)
+    throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
+                patches.images.size(), options.text_alias);
+  const bool baked = options.layout == TokenLayout::exllamav2;
+  if (baked && !options.token_rows)
+    throw_error(ErrorCode::invalid_argument, "layout exllamav2: expected token_rows, got none");
+  const std::vector<at::Tensor> rows = encode(patches, {}, encode_options(options)).rows;
+
+  std::vector<MMEmbedding> result;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const PatchedImage& image = patches.images[i];
+    const auto modality = image.is_video ? arch::Modality::video : arch::Modality::image;
+    const arch::Prompt prompt =
+        baked ? architecture->reference_prompt(image.grid, modality) : architecture->prompt(image.grid, modality);
+    MMEmbeddingInfo info{.text_alias = options.text_alias,
+                         .grid = image.grid,
+                         .merge_size = traits().merge_size,
+                         .original_size = image.original,
+                         .preprocessed_size = image.resized,
+                         .seconds_per_slot = image.seconds_per_slot,
+                         .content_hash = image.content_hash,
+                         .model_fingerprint = fingerprint};
+    at::Tensor own = rows[i];
+    if (baked && !prompt.unavailable.empty())
+      throw_error(ErrorCode::unavailable, "layout exllamav2: {}", prompt.unavailable);
+    if (baked && !prompt.tokens.empty()) {
+      const c10::InferenceMode guard;
+      own = bake_special_rows(own, prompt, options.token_rows);
+      info.pre_tokens = prompt.pre_tokens;
+      info.post_tokens = prompt.post_tokens;
+    } else if (!baked) {
+      info.placeholder_tokens = prompt.tokens;
+      info.placeholder_id = prompt.placeholder;
+      info.tokens_unavailable = prompt.unavailable;
+    }
+    result.push_back(MMEmbedding::from_rows(from_torch(own), std::move(info)));
+  }
+  return result;
+}
+
+}  // namespace oriel

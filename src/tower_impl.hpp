@@ -1,0 +1,56 @@
+#pragma once
+// What a VisionTower holds, and what its source files share.
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <oriel/vision_tower.hpp>
+#include <string>
+
+#include "arch/architecture.hpp"
+#include "core/thread_pool.hpp"
+#include "nn/vit.hpp"
+
+namespace oriel {
+
+struct VisionTower::Impl {
+  std::unique_ptr<arch::Architecture> architecture;
+  std::optional<nn::Vit> vit;  ///< empty if loaded without weights
+  std::unique_ptr<ThreadPool> pool;
+  Device device;
+  DType dtype = DType::float32;
+  ContentHash fingerprint;
+  int64_t weight_bytes = 0;
+
+  [[nodiscard]] const arch::Traits& traits() const { return architecture->traits(); }
+
+  void load_weights(const arch::ModelFiles& files, const LoadOptions& options);
+
+  /// The target of a picture, with everything checked that makes it impossible. `name` opens the message.
+  [[nodiscard]] arch::ImageTarget plan(Size size, const PreprocessOptions& options, const std::string& name) const;
+  [[nodiscard]] arch::VideoTarget plan_video(Size frame, int64_t frames, const VideoOptions& options,
+                                             const std::string& name) const;
+  [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
+  [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options) const;
+
+  struct Encoded {
+    std::vector<at::Tensor> rows;           ///< one a picture
+    std::vector<at::Tensor> hidden_states;  ///< one a layer
+  };
+  /// Runs the tower; with `layers`, returns those hidden states in the processor's order instead of rows.
+  [[nodiscard]] Encoded encode(const Patches& patches, const std::vector<int64_t>& layers,
+                               const EncodeOptions& options) const;
+  [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
+};
+
+/// The parts of EmbedOptions that one stage reads.
+[[nodiscard]] PreprocessOptions preprocess_options(const EmbedOptions& options);
+[[nodiscard]] EncodeOptions encode_options(const EmbedOptions& options);
+
+/// Throws cancelled if a stop was requested.
+void check_cancelled(const std::stop_token& token);
+
+/// The tower's peak on its device beside weights and patches for `patches` patches in one call.
+[[nodiscard]] int64_t working_bytes(const arch::Traits& traits, int64_t patches, DType dtype);
+
+}  // namespace oriel

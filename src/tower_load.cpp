@@ -1,0 +1,114 @@
+// From a checkpoint directory to a tower, or to a report of what is in it.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+
+#include <utility>
+
+#include "arch/registry.hpp"
+#include "core/checkpoint.hpp"
+#include "core/error.hpp"
+#include "core/hash.hpp"
+#include "tensor_types.hpp"
+#include "torch_errors.hpp"
+#include "tower_impl.hpp"
+
+namespace oriel {
+namespace {
+
+void check_device(Device device) {
+  if (device.kind == Device::Kind::cpu) return;
+  const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
+  if (count == 0)
+    throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device),
+                at::hasCUDA() ? "no GPU with a working driver was found" : "this build of oriel runs on the CPU only");
+  if (device.index < 0 || device.index >= count)
+    throw_error(ErrorCode::unavailable, "device {}: expected an index from 0 to {}", to_string(device), count - 1);
+}
+
+DType choose_dtype(const LoadOptions& options) {
+  const DType dtype =
+      options.dtype.value_or(options.device.kind == Device::Kind::cpu ? DType::float32 : DType::bfloat16);
+  if (dtype != DType::float32 && dtype != DType::bfloat16 && dtype != DType::float16)
+    throw_error(ErrorCode::invalid_argument, "dtype: expected float32, bfloat16 or float16, got {}", to_string(dtype));
+  return dtype;
+}
+
+CheckpointFiles open_weights(const arch::ModelFiles& files, const arch::NameRules& names) {
+  return CheckpointFiles::open(files.directory, [&](std::string_view name) { return names.is_wanted(name); });
+}
+
+ContentHash make_fingerprint(const arch::ModelFiles& files, ContentHash weights, DType dtype) {
+  Hasher hasher;
+  for (const Json* json : {&files.config, &files.processor, &files.image_processor, &files.video_processor})
+    hasher.update(json->dump());
+  hasher.update(weights.to_string()).update(to_string(dtype));
+  return hasher.digest();
+}
+
+std::vector<ReportedTensor> to_report(const std::vector<TensorInfo>& tensors) {
+  std::vector<ReportedTensor> result;
+  for (const TensorInfo& tensor : tensors) result.push_back({tensor.name, tensor.dtype, tensor.shape});
+  return result;
+}
+
+}  // namespace
+
+void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOptions& options) {
+  const arch::NameRules& names = traits().names;
+  arch::WeightReader reader(open_weights(files, names), names,
+                            {.dtype = to_scalar_type(dtype),
+                             .device = to_torch_device(device),
+                             .dry = false,
+                             .progress = [&](int64_t done, int64_t total) {
+                               check_cancelled(options.cancel);
+                               if (options.progress) options.progress({Progress::Stage::load, done, total});
+                             }});
+  nn::VitWeights weights = architecture->load(reader);
+  reader.finish();
+  vit.emplace(traits().vit, std::move(weights));
+  weight_bytes = reader.elements_found() * static_cast<int64_t>(size_in_bytes(dtype));
+  fingerprint = make_fingerprint(files, reader.fingerprint(), dtype);
+}
+
+VisionTower VisionTower::load(const std::filesystem::path& directory, const LoadOptions& options) {
+  if (options.threads < 0)
+    throw_error(ErrorCode::invalid_argument, "threads: expected 0 (all) or a positive number, got {}", options.threads);
+  check_device(options.device);
+  const arch::ModelFiles files = arch::ModelFiles::read(directory);
+  auto impl = std::make_unique<Impl>();
+  impl->device = options.device;
+  impl->dtype = choose_dtype(options);
+  impl->pool = std::make_unique<ThreadPool>(options.threads);
+  with_torch_errors(directory.string(), [&] {
+    const c10::InferenceMode guard;
+    impl->architecture = arch::make_architecture(files);
+    if (options.weights)
+      impl->load_weights(files, options);
+    else
+      impl->fingerprint = make_fingerprint(files, {}, impl->dtype);
+  });
+  return VisionTower(std::move(impl));
+}
+
+ModelReport inspect_model(const std::filesystem::path& directory) {
+  const arch::ModelFiles files = arch::ModelFiles::read(directory);
+  const std::unique_ptr<arch::Architecture> architecture = arch::make_architecture(files);
+  const arch::NameRules& names = architecture->traits().names;
+  arch::WeightReader reader(open_weights(files, names), names, {.dry = true});
+  (void)architecture->load(reader);
+  return {.model_type = files.model_type(),
+          .family = architecture->traits().family,
+          .found = to_report(reader.found()),
+          .missing = reader.missing(),
+          .mismatched = reader.mismatched(),
+          .unused = to_report(reader.unused()),
+          .weight_bytes = reader.bytes_found()};
+}
+
+void set_compute_threads(int threads) {
+  if (threads < 1) throw_error(ErrorCode::invalid_argument, "threads: expected a positive number, got {}", threads);
+  at::set_num_threads(threads);
+}
+
+}  // namespace oriel

@@ -1,0 +1,216 @@
+// What a picture becomes (from its size), and the patches themselves (from its pixels).
+#include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <oriel/torch.hpp>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+#include "image/patches.hpp"
+#include "torch_errors.hpp"
+#include "tower_impl.hpp"
+
+namespace oriel {
+namespace {
+
+constexpr int64_t longest_side = int64_t{1} << 31;
+constexpr int64_t most_patch_bytes = int64_t{1} << 40;
+
+image::ResizeArithmetic arithmetic(ResizeBackend backend) {
+  switch (backend) {
+    case ResizeBackend::torchvision:
+      return image::ResizeArithmetic::torchvision;
+    case ResizeBackend::pillow:
+      return image::ResizeArithmetic::pillow;
+    case ResizeBackend::pillow12:
+      return image::ResizeArithmetic::pillow12;
+  }
+  throw_error(ErrorCode::invalid_argument, "resize: unknown value {}", static_cast<int>(backend));
+}
+
+arch::PixelBudget pixel_budget(const arch::Traits& traits, const PreprocessOptions& options) {
+  if ((options.min_pixels || options.max_pixels) && !traits.has_pixel_limits)
+    throw_error(ErrorCode::invalid_argument, "{}: {} has no pixel limits",
+                options.min_pixels ? "min_pixels" : "max_pixels", traits.family);
+  const auto check = [](const char* name, const std::optional<int64_t>& value) {
+    if (value && (*value < 1 || *value > (int64_t{1} << 40)))
+      throw_error(ErrorCode::invalid_argument, "{}: expected 1 to 2^40 pixels, got {}", name, *value);
+  };
+  check("min_pixels", options.min_pixels);
+  check("max_pixels", options.max_pixels);
+  if (options.min_pixels && options.max_pixels && *options.min_pixels > *options.max_pixels)
+    throw_error(ErrorCode::invalid_argument, "min_pixels {}: expected at most max_pixels {}", *options.min_pixels,
+                *options.max_pixels);
+  return {options.min_pixels, options.max_pixels};
+}
+
+void check_size(Size size, const std::string& name) {
+  if (size.width < 1 || size.height < 1 || size.width > longest_side || size.height > longest_side)
+    throw_error(ErrorCode::invalid_argument, "{}: expected sides of 1 to 2^31 pixels, got {} x {}", name, size.width,
+                size.height);
+}
+
+void check_target(const arch::Traits& traits, const arch::ImageTarget& target, const PreprocessOptions& options,
+                  const std::string& name) {
+  const int64_t values = checked_multiply(target.grid.patches(), traits.pixels.patch_values(), name);
+  if (values > most_patch_bytes / 4)
+    throw_error(ErrorCode::limit_exceeded, "{}: resized to {} x {} it would need {} patch values, more than {}", name,
+                target.resized.width, target.resized.height, values, most_patch_bytes / 4);
+  if (!options.max_tokens || target.rows <= *options.max_tokens) return;
+  const int64_t unit = traits.pixels.patch * traits.merge_size;
+  const std::string advice = traits.has_pixel_limits
+                                 ? fmt::format("; max_pixels = {} would keep it below",
+                                               std::max<int64_t>(0, *options.max_tokens) * unit * unit)
+                                 : std::string();
+  throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}{}", name, target.rows,
+              *options.max_tokens, advice);
+}
+
+/// Runs a plan of the architecture; its errors get the picture's name in front.
+template <typename Plan>
+auto with_name(const std::string& name, const Plan& plan) {
+  try {
+    return plan();
+  } catch (const Error& error) {
+    throw Error(error.code(), name + ": " + error.what());
+  }
+}
+
+image::RgbView view_of(const Image& image) { return {image.rgb().data(), image.size(), image.size().width * 3}; }
+
+/// Patch rows of all pictures, and the place of each.
+struct PatchBuffer {
+  at::Tensor values;
+  explicit PatchBuffer(int64_t patches, int64_t patch_values)
+      : values(at::empty({patches, patch_values}, at::kFloat)) {}
+  std::span<float> rows(int64_t begin, int64_t count) {
+    const int64_t width = values.size(1);
+    return {values.mutable_data_ptr<float>() + begin * width, static_cast<size_t>(count * width)};
+  }
+};
+
+}  // namespace
+
+void check_cancelled(const std::stop_token& token) {
+  if (token.stop_requested()) throw_error(ErrorCode::cancelled, "the call was cancelled");
+}
+
+arch::ImageTarget VisionTower::Impl::plan(Size size, const PreprocessOptions& options, const std::string& name) const {
+  check_size(size, name);
+  const arch::PixelBudget budget = pixel_budget(traits(), options);
+  const arch::ImageTarget target = with_name(name, [&] { return architecture->plan(size, budget); });
+  check_target(traits(), target, options, name);
+  return target;
+}
+
+arch::VideoTarget VisionTower::Impl::plan_video(Size frame, int64_t frames, const VideoOptions& options,
+                                                const std::string& name) const {
+  check_size(frame, name);
+  if (!(options.fps > 0 && options.fps < 1e6))
+    throw_error(ErrorCode::invalid_argument, "fps: expected a positive number of frames per second, got {}",
+                options.fps);
+  if (options.sample_fps && !(*options.sample_fps > 0 && *options.sample_fps < 1e6))
+    throw_error(ErrorCode::invalid_argument, "sample_fps: expected a positive number, got {}", *options.sample_fps);
+  if (options.sample_fps && options.sample_frames)
+    throw_error(ErrorCode::invalid_argument, "sample_fps, sample_frames: expected one of them, got both");
+  const PreprocessOptions preprocess = preprocess_options(options.embed);
+  const arch::VideoRequest request{.frame = frame,
+                                   .frames = frames,
+                                   .fps = options.fps,
+                                   .sample_fps = options.sample_fps,
+                                   .sample_frames = options.sample_frames,
+                                   .cap_pixels_per_frame = options.cap_pixels_per_frame,
+                                   .budget = pixel_budget(traits(), preprocess)};
+  const arch::VideoTarget target = with_name(name, [&] { return architecture->plan_video(request); });
+  check_target(traits(), target.target, preprocess, name);
+  return target;
+}
+
+Patches VisionTower::Impl::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
+  std::vector<arch::ImageTarget> targets;
+  int64_t total = 0;
+  for (const Image& image : images) {
+    targets.push_back(plan(image.size(), options, image.name()));
+    total += targets.back().grid.patches();
+  }
+  const c10::InferenceMode guard;
+  const auto count = static_cast<int64_t>(images.size());
+  Patches result;
+  with_torch_errors("preprocess", [&] {
+    PatchBuffer buffer(total, traits().pixels.patch_values());
+    int64_t begin = 0;
+    for (size_t i = 0; i < images.size(); ++i) {
+      check_cancelled(options.cancel);
+      const Image& image = images[i];
+      const arch::ImageTarget& target = targets[i];
+      const image::RgbView view = view_of(image);
+      image::write_patches({&view, 1}, target.resized, traits().pixels, arithmetic(options.resize), *pool,
+                           buffer.rows(begin, target.grid.patches()));
+      begin += target.grid.patches();
+      result.images.push_back({.grid = target.grid,
+                               .original = image.size(),
+                               .resized = target.resized,
+                               .name = image.name(),
+                               .content_hash = image.content_hash()});
+      if (options.progress) options.progress({Progress::Stage::preprocess, static_cast<int64_t>(i) + 1, count});
+    }
+    result.values = from_torch(buffer.values);
+  });
+  return result;
+}
+
+Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
+  if (frames.empty()) throw_error(ErrorCode::invalid_argument, "video: expected at least one frame, got none");
+  for (const Image& frame : frames)
+    if (frame.size() != frames[0].size())
+      throw_error(ErrorCode::invalid_argument, "{}: expected a frame of {} x {} as the first one, got {} x {}",
+                  frame.name(), frames[0].size().width, frames[0].size().height, frame.size().width,
+                  frame.size().height);
+  const arch::VideoTarget plan =
+      plan_video(frames[0].size(), static_cast<int64_t>(frames.size()), options, frames[0].name());
+  const image::PixelSpec& pixels = traits().video_pixels;
+  const Grid grid = plan.target.grid;
+  const auto& kept = plan.frame_indices;
+
+  const c10::InferenceMode guard;
+  Hasher hasher;
+  Patches result;
+  with_torch_errors("preprocess", [&] {
+    PatchBuffer buffer(grid.patches(), pixels.patch_values());
+    for (int64_t slot = 0; slot < grid.t; ++slot) {
+      check_cancelled(options.embed.cancel);
+      std::vector<image::RgbView> views;
+      for (int64_t k = 0; k < pixels.temporal; ++k) {
+        const auto place = std::min(static_cast<size_t>(slot * pixels.temporal + k), kept.size() - 1);
+        views.push_back(view_of(frames[static_cast<size_t>(kept[place])]));
+      }
+      image::write_patches(views, plan.target.resized, pixels, arithmetic(options.embed.resize), *pool,
+                           buffer.rows(slot * grid.h * grid.w, grid.h * grid.w));
+      if (options.embed.progress) options.embed.progress({Progress::Stage::preprocess, slot + 1, grid.t});
+    }
+    result.values = from_torch(buffer.values);
+  });
+  for (const int64_t index : kept) hasher.update(frames[static_cast<size_t>(index)].content_hash().to_string());
+  result.images.push_back({.grid = grid,
+                           .original = frames[0].size(),
+                           .resized = plan.target.resized,
+                           .name = frames[0].name(),
+                           .content_hash = hasher.digest(),
+                           .is_video = true,
+                           .seconds_per_slot = plan.seconds_per_slot});
+  return result;
+}
+
+// Beside the input x, a block holds at its widest: in attention the normed copy, q k v, the rotated q and k with their
+// float32 temporaries, and the result; in the MLP the normed copy and both projections.
+int64_t working_bytes(const arch::Traits& traits, int64_t patches, DType dtype) {
+  const nn::VitSpec& vit = traits.vit;
+  const auto bytes = static_cast<int64_t>(size_in_bytes(dtype));
+  const int64_t attention = vit.width * (bytes * 8 + 4 * 2);
+  const int64_t mlp = vit.width * bytes * 3 + vit.mlp_width * bytes * (vit.gated_mlp ? 4 : 2);
+  return patches * (std::max(attention, mlp) + vit.patch_values * (dtype == DType::float32 ? 0 : bytes));
+}
+
+}  // namespace oriel

@@ -1,0 +1,97 @@
+// The public face: every method says what it does in terms of Impl.
+#include <oriel/torch.hpp>
+#include <utility>
+
+#include "core/error.hpp"
+#include "tower_impl.hpp"
+
+namespace oriel {
+
+VisionTower::VisionTower(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+VisionTower::VisionTower(VisionTower&&) noexcept = default;
+VisionTower& VisionTower::operator=(VisionTower&&) noexcept = default;
+VisionTower::~VisionTower() = default;
+
+ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
+  const arch::ImageTarget target = impl_->plan(size, options, "plan");
+  const arch::Traits& traits = impl_->traits();
+  const arch::Prompt prompt = impl_->architecture->prompt(target.grid, arch::Modality::image);
+  return {.original = size,
+          .resized = target.resized,
+          .grid = target.grid,
+          .tokens = target.rows,
+          .prompt_tokens = prompt.tokens.empty() ? target.rows : static_cast<int64_t>(prompt.tokens.size()),
+          .pixel_bytes = target.grid.patches() * traits.pixels.patch_values() * int64_t{sizeof(float)},
+          .working_bytes = working_bytes(traits, target.grid.patches(), impl_->dtype),
+          .embedding_bytes = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype))};
+}
+
+MMEmbedding VisionTower::get_image_embeddings(const Image& image, const EmbedOptions& options) const {
+  return std::move(impl_->embed(preprocess({&image, 1}, preprocess_options(options)), options).front());
+}
+
+std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const Image> images,
+                                                           const EmbedOptions& options) const {
+  return impl_->embed(preprocess(images, preprocess_options(options)), options);
+}
+
+std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patches, const EmbedOptions& options) const {
+  return impl_->embed(patches, options);
+}
+
+MMEmbedding VisionTower::get_video_embeddings(std::span<const Image> frames, const VideoOptions& options) const {
+  return std::move(impl_->embed(preprocess_video(frames, options), options.embed).front());
+}
+
+Patches VisionTower::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
+  return impl_->preprocess(images, options);
+}
+
+Patches VisionTower::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
+  if (!has_video()) throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", family());
+  return impl_->preprocess_video(frames, options);
+}
+
+std::vector<Tensor> VisionTower::encode(const Patches& patches, const EncodeOptions& options) const {
+  std::vector<Tensor> result;
+  for (const at::Tensor& rows : impl_->encode(patches, {}, options).rows) result.push_back(from_torch(rows));
+  return result;
+}
+
+std::vector<Tensor> VisionTower::get_hidden_states(const Patches& patches, std::span<const int64_t> layers,
+                                                   const EncodeOptions& options) const {
+  std::vector<Tensor> result;
+  if (layers.empty()) return result;
+  const std::vector<int64_t> wanted(layers.begin(), layers.end());
+  for (const at::Tensor& hidden : impl_->encode(patches, wanted, options).hidden_states)
+    result.push_back(from_torch(hidden));
+  return result;
+}
+
+const std::string& VisionTower::family() const noexcept { return impl_->traits().family; }
+int64_t VisionTower::hidden_size() const noexcept { return impl_->traits().row_width; }
+int64_t VisionTower::patch_size() const noexcept { return impl_->traits().pixels.patch; }
+int64_t VisionTower::merge_size() const noexcept { return impl_->traits().merge_size; }
+int64_t VisionTower::depth() const noexcept { return impl_->traits().vit.depth; }
+int64_t VisionTower::width() const noexcept { return impl_->traits().vit.width; }
+bool VisionTower::has_video() const noexcept { return impl_->traits().has_video; }
+bool VisionTower::has_pixel_limits() const noexcept { return impl_->traits().has_pixel_limits; }
+Device VisionTower::device() const noexcept { return impl_->device; }
+DType VisionTower::dtype() const noexcept { return impl_->dtype; }
+ContentHash VisionTower::fingerprint() const noexcept { return impl_->fingerprint; }
+int64_t VisionTower::weight_bytes() const noexcept { return impl_->weight_bytes; }
+
+PreprocessOptions preprocess_options(const EmbedOptions& options) {
+  return {.min_pixels = options.min_pixels,
+          .max_pixels = options.max_pixels,
+          .max_tokens = options.max_tokens,
+          .resize = options.resize,
+          .progress = options.progress,
+          .cancel = options.cancel};
+}
+
+EncodeOptions encode_options(const EmbedOptions& options) {
+  return {.embeddings_cpu = options.embeddings_cpu, .progress = options.progress, .cancel = options.cancel};
+}
+
+}  // namespace oriel
