@@ -1,0 +1,15 @@
+#pragma once
+#include "image/encoded.hpp"
+#include "oriel/image.hpp"
+
+namespace oriel::image {
+
+/// What stands before the first scan of a JPEG.
+struct JpegHeader {
+  ImageInfo info;
+  int components = 0;  ///< 1 grey, 3 colour, 4 CMYK
+};
+
+[[nodiscard]] JpegHeader read_jpeg_markers(const Encoded& file);
+
+}  // namespace oriel::image

@@ -1,0 +1,27 @@
+#pragma once
+// zlib streams (RFC 1950, RFC 1951), as PNG carries them. The output is a buffer of the size that the picture needs, so
+// a stream cannot make us allocate more, however far it would unfold.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace oriel::image {
+
+enum class InflateStatus {
+  finished,     ///< the stream ended, and its checksum was right or cut off
+  output_full,  ///< the output is filled and the stream goes on
+  input_ended,  ///< the input ends within the stream
+  corrupt,      ///< the input is no zlib stream, or its checksum is wrong
+};
+
+struct InflateResult {
+  InflateStatus status;
+  size_t written;  ///< bytes of output that are valid
+};
+
+/// The most that deflate can unfold: 258 bytes from two bits.
+inline constexpr uint64_t kLargestInflation = 1032;
+
+[[nodiscard]] InflateResult inflate_zlib(std::span<const uint8_t> input, std::span<uint8_t> output);
+
+}  // namespace oriel::image
