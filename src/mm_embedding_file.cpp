@@ -9,28 +9,13 @@
 #include "core/error.hpp"
 #include "core/json.hpp"
 #include "core/safetensors.hpp"
+#include "safetensors_file.hpp"
 
 namespace oriel {
 namespace {
 
 constexpr int64_t format_version = 1;
 constexpr const char* metadata_key = "oriel";
-
-const char* file_dtype(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return "F32";
-    case DType::bfloat16:
-      return "BF16";
-    case DType::float16:
-      return "F16";
-    case DType::int64:
-      return "I64";
-    case DType::uint8:
-      return "U8";
-  }
-  return "?";
-}
 
 std::span<const std::byte> host_bytes(const Tensor& host) {
   return {static_cast<const std::byte*>(host.data()), host.size_in_bytes()};

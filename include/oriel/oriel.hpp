@@ -3,6 +3,7 @@
 #include <oriel/error.hpp>
 #include <oriel/image.hpp>
 #include <oriel/mm_embedding.hpp>
+#include <oriel/safetensors.hpp>
 #include <oriel/tensor.hpp>
 #include <oriel/types.hpp>
 #include <oriel/vision_tower.hpp>
