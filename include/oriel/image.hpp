@@ -48,10 +48,10 @@ struct ImageOptions {
 
 /// What a picture's header says.
 struct ImageInfo {
-  std::string format;      ///< "jpeg", "png", "webp", "bmp" or "gif"
-  Size stored;             ///< as stored in the file
-  int orientation = 1;     ///< EXIF orientation, 1 to 8; 1 where the file has none
-  bool has_alpha = false;  ///< an alpha channel, a transparent palette entry or a colour key
+  std::string format = {};  ///< "jpeg", "png", "webp", "bmp" or "gif"
+  Size stored = {};         ///< as stored in the file
+  int orientation = 1;      ///< EXIF orientation, 1 to 8; 1 where the file has none
+  bool has_alpha = false;   ///< an alpha channel, a transparent palette entry or a colour key
   /// The size that Image::open gives under `exif`: sides are swapped by orientations 5 to 8.
   [[nodiscard]] Size upright(ExifPolicy exif = ExifPolicy::apply) const {
     return exif == ExifPolicy::apply && orientation >= 5 ? Size{stored.height, stored.width} : stored;
@@ -61,7 +61,7 @@ struct ImageInfo {
 /// Raw 8-bit pixels of the caller, interleaved. The memory is read during the call only.
 struct PixelView {
   const uint8_t* data = nullptr;
-  Size size;
+  Size size = {};
   int channels = 3;          ///< 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA
   int64_t stride_bytes = 0;  ///< from one row to the next; 0 means width * channels. Negative strides are allowed.
 };

@@ -46,7 +46,7 @@ using TokenRows = std::function<Tensor(std::span<const int64_t> ids)>;
 
 struct LoadOptions {
   Device device = Device::cpu();
-  std::optional<DType> dtype;  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
+  std::optional<DType> dtype = {};  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
   int threads = 0;             ///< for decoding and pixel work in this tower; 0: hardware threads
   bool weights = true;         ///< false: plan and preprocess only; encoding throws invalid_argument
   ProgressCallback progress = {};
