@@ -163,7 +163,7 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
       info.pre_tokens = prompt.pre_tokens;
       info.post_tokens = prompt.post_tokens;
     } else if (!baked) {
-      info.placeholder_tokens = prompt.tokens;
+      if (prompt.unavailable.empty()) info.placeholder_tokens = prompt.tokens;
       info.placeholder_id = prompt.placeholder;
       info.tokens_unavailable = prompt.unavailable;
     }

@@ -47,8 +47,8 @@ using TokenRows = std::function<Tensor(std::span<const int64_t> ids)>;
 struct LoadOptions {
   Device device = Device::cpu();
   std::optional<DType> dtype = {};  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
-  int threads = 0;             ///< for decoding and pixel work in this tower; 0: hardware threads
-  bool weights = true;         ///< false: plan and preprocess only; encoding throws invalid_argument
+  int threads = 0;                  ///< for decoding and pixel work in this tower; 0: hardware threads
+  bool weights = true;              ///< false: plan and preprocess only; encoding throws invalid_argument
   ProgressCallback progress = {};
   std::stop_token cancel = {};
 };
@@ -97,12 +97,13 @@ struct VideoOptions {
 /// What a picture of some size will become and cost, known from its size alone.
 struct ImagePlan {
   Size original = {};
-  Size resized = {};          ///< what the tower sees, pixels
-  Grid grid = {};             ///< patches before merging
-  int64_t tokens = 0;         ///< rows of the MMEmbedding
-  int64_t prompt_tokens = 0;  ///< length of the prompt's token list, special tokens included; tokens if none are known
-  int64_t pixel_bytes = 0;    ///< preprocessed patches, float32, host
-  int64_t working_bytes = 0;  ///< the tower's peak beside weights and patches, on its device
+  Size resized = {};   ///< what the tower sees, pixels
+  Grid grid = {};      ///< patches before merging
+  int64_t tokens = 0;  ///< rows of the MMEmbedding
+  int64_t prompt_tokens =
+      0;                    ///< length of the prompt's token list, special tokens included; tokens without a text side
+  int64_t pixel_bytes = 0;  ///< preprocessed patches, float32, host
+  int64_t working_bytes = 0;    ///< the tower's peak beside weights and patches, on its device
   int64_t embedding_bytes = 0;  ///< the rows
   [[nodiscard]] int64_t total_bytes() const { return pixel_bytes + working_bytes + embedding_bytes; }
 };

@@ -64,7 +64,7 @@ struct Prompt {
   int64_t placeholder = -1;
   int64_t pre_tokens = 0;   ///< special tokens in front of the first row
   int64_t post_tokens = 0;  ///< behind the last row
-  std::string unavailable;  ///< why tokens is empty although there is a text side
+  std::string unavailable;  ///< why some special ids are unknown; they are -1 in tokens then
 };
 
 /// What is plain data about an architecture; its constructor fills it in from the files.

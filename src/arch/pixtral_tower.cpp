@@ -191,7 +191,6 @@ Prompt PixtralTower::reference_prompt(const Grid& grid, Modality) const { return
 // (ExLlamaV2): spec/pixtral.md 5, spec/reference_api.md 16.2.
 Prompt PixtralTower::rows_with_breaks(const Grid& grid, bool break_before_end) const {
   Prompt prompt{.tokens = {}, .placeholder = image_token_, .unavailable = tokens_unavailable_};
-  if (!tokens_unavailable_.empty()) return prompt;
   const int64_t columns = grid.w / traits_.merge_size;
   for (int64_t row = 0; row < grid.h / traits_.merge_size; ++row) {
     prompt.tokens.insert(prompt.tokens.end(), static_cast<size_t>(columns), image_token_);

@@ -125,10 +125,13 @@ void check_compression(const Encoded& file, const Layout& layout) {
 
 /// A palette whose entries are the greys of their indices stands for greys, also beyond its end; entries beyond the end
 /// of any other are black. As in Pillow.
-void read_palette(const Encoded& file, size_t at, size_t entries, size_t entry_bytes, Layout& layout) {
-  if (entries > 256) file.malformed("expected a palette of at most 256 entries, got {}", entries);
-  const Bytes bytes = file.slice(at, entries * entry_bytes, "the palette");
-  bool is_ramp = entries != 2;
+void read_palette(const Encoded& file, size_t at, size_t declared, size_t entry_bytes, Layout& layout) {
+  // Writers may declare, or leave out and so declare, more entries than the file has: rows then lie in their place.
+  file.require(at, 0, "the palette");
+  const size_t entries = std::min(declared, (file.size() - at) / entry_bytes);
+  if (entries > 256) file.malformed("expected a palette of at most 256 entries, got {}", declared);
+  const Bytes bytes = file.bytes().subspan(at, entries * entry_bytes);
+  bool is_ramp = entries == declared && entries != 2;
   for (size_t i = 0; i < entries; ++i) {
     const Bytes bgr = bytes.subspan(i * entry_bytes, 3);
     is_ramp = is_ramp && bgr[0] == i && bgr[1] == i && bgr[2] == i;

@@ -104,6 +104,13 @@ bool read_row(Decompressor& d, uint8_t* row) {
   return jpeg_read_scanlines(&d.info, &row, 1) == 1;
 }
 
+/// What follows the last row: more scans, or the end marker. Running out of input here is no failure, as in Pillow.
+bool finish(Decompressor& d) {
+  if (setjmp(d.error.jump) != 0) return false;
+  static_cast<void>(jpeg_finish_decompress(&d.info));
+  return true;
+}
+
 /// Owns a Decompressor; each failed call becomes an Error.
 class Reader {
  public:
@@ -131,6 +138,10 @@ class Reader {
   /// `row` takes width * components bytes.
   void read(uint8_t* row, int64_t y) {
     if (!read_row(d_, row)) fail(fmt::format("at row {} of {}", y, d_.info.image_height));
+  }
+
+  void finish() {
+    if (!oriel::image::finish(d_)) fail("after the last row");
   }
 
  private:
@@ -189,6 +200,7 @@ Pixels decode_jpeg(const Encoded& file, const ImageInfo& info) {
       rgb[3 * x] = rgb[3 * x + 1] = rgb[3 * x + 2] = row[static_cast<size_t>(x)];
     }
   }
+  reader.finish();
   return pixels;
 }
 

@@ -181,7 +181,11 @@ void check_first_frame(const Encoded& file, Bytes data, const PngLayout& layout)
   }
 }
 
-bool is_critical(const Chunk& chunk) { return (chunk.type[0] & 32) == 0; }
+bool is_name(const Encoded& file, size_t at) {
+  return std::ranges::all_of(file.slice(at, 4, "a chunk's name"), [](uint8_t c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  });
+}
 
 void read_chunk_into(const Encoded& file, const Chunk& chunk, PngParts& parts) {
   if (chunk.type == "IDAT") {
@@ -210,19 +214,21 @@ PngParts read_png_parts(const Encoded& file, bool wants_pixels) {
   for (auto& entry : parts.palette) entry[3] = 255;
 
   for (size_t at = header.next; file.has(at, 8);) {
-    // Pillow needs all chunks up to the pixels to be whole, and forgives what is cut off or damaged after them. We
-    // agree, but for damaged chunks that pixels depend on: those are errors wherever they are.
+    // As in Pillow, all chunks up to the pixels have to be whole, and what comes after them may be cut off or damaged.
+    // Unlike Pillow we hold the pixels' own chunks against their checksums too.
     const bool after_pixels = !parts.data.empty();
-    const uint32_t length = file.u32be(at, "a chunk's length");
-    const bool is_cut = !file.has(at + 8, size_t{length} + 4);
-    if (is_cut && after_pixels && !file.has_text(at + 4, "IDAT")) break;
-    if (is_cut && file.has_text(at + 4, "IDAT")) {
-      parts.data.push_back(file.bytes().subspan(at + 8, std::min<size_t>(length, file.size() - at - 8)));
+    const bool is_data = file.has_text(at + 4, "IDAT");
+    const size_t length = file.u32be(at, "a chunk's length");
+    const bool is_cut = !file.has(at + 8, length + 4);
+    if (is_data && is_cut) {
+      parts.data.push_back(file.bytes().subspan(at + 8, std::min(length, file.size() - at - 8)));
       break;
     }
+    if (after_pixels && (is_cut || !is_name(file, at + 4))) break;
     const Chunk chunk = read_chunk(file, at);
+    if (!is_name(file, at + 4)) file.malformed("no such chunk: {}", printable(chunk.type));
     if (chunk.type == "IEND") break;
-    if ((is_critical(chunk) && (wants_pixels || chunk.type != "IDAT")) || !after_pixels) check_crc(file, chunk);
+    if (is_data ? wants_pixels : !after_pixels) check_crc(file, chunk);
     read_chunk_into(file, chunk, parts);
     at = chunk.next;
   }

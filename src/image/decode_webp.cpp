@@ -65,6 +65,12 @@ struct Extended {
 constexpr size_t kFirstChunk = 12;
 constexpr size_t kFirstData = kFirstChunk + 8;
 
+/// The file as far as its own length goes; what comes after belongs to something else.
+Bytes container(const Encoded& file) {
+  const size_t length = size_t{file.u32le(4, "the container's length")} + 8;
+  return file.bytes().first(std::min(length, file.size()));
+}
+
 Extended read_extended(const Encoded& file) {
   Extended extended;
   extended.flags = file.u8(kFirstData, "the extended header");
@@ -85,7 +91,7 @@ ImageInfo read_extended_header(const Encoded& file) {
   Bytes exif;
   std::string_view xmp;
   size_t at = kFirstChunk;
-  while (const auto chunk = next_chunk(file.bytes(), at)) {
+  while (const auto chunk = next_chunk(container(file), at)) {
     if (chunk->type == "EXIF" && (extended.flags & Extended::exif) != 0 && exif.empty()) exif = chunk->data;
     if (chunk->type == "XMP " && (extended.flags & Extended::xmp) != 0 && xmp.empty()) {
       xmp = {reinterpret_cast<const char*>(chunk->data.data()), chunk->data.size()};
@@ -137,7 +143,7 @@ void decode_still(const Encoded& file, Bytes bytes, Size size, Pixels& pixels, u
 /// The first frame of an animation on a canvas of zeros: black, and clear where alpha is kept.
 void decode_first_frame(const Encoded& file, Pixels& pixels) {
   size_t at = kFirstChunk;
-  while (const auto chunk = next_chunk(file.bytes(), at)) {
+  while (const auto chunk = next_chunk(container(file), at)) {
     if (chunk->type != "ANMF") continue;
     const Encoded frame(chunk->data, file.label());
     const int64_t left = int64_t{frame.u24le(0, "the frame header")} * 2;
@@ -181,6 +187,7 @@ ImageInfo read_webp_header(const Encoded& file) {
 bool has_libwebp() noexcept { return true; }
 
 Pixels decode_webp(const Encoded& file, const ImageInfo& info, bool keep_alpha) {
+  file.require(8, file.u32le(4, "the container's length"), "the container");
   Pixels pixels = Pixels::allocate(info.stored, keep_alpha ? 4 : 3);
   if (is_animated(file)) {
     decode_first_frame(file, pixels);

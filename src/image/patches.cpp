@@ -10,6 +10,9 @@
 namespace oriel::image {
 namespace {
 
+/// Results from this size on are written past the caches: they would push everything out and be read late anyway.
+constexpr int64_t streamed_bytes = int64_t{32} << 20;
+
 /// The patch grid of one temporal slot.
 struct PatchGrid {
   int64_t rows;
@@ -83,7 +86,16 @@ class BandWriter {
     for (const RgbView& frame : frames) resizers_.emplace_back(plan, frame);
     interleaved_.resize(static_cast<size_t>(rows_at_once * 3 * width));
     planes_.resize(static_cast<size_t>(3 * layout_.plane_stride));
+    const int64_t bytes = grid.rows * grid.columns * spec.patch_values() * static_cast<int64_t>(sizeof(float));
+    // Frames that come one by one write parts of a row; only whole rows are streamed.
+    if (bytes >= (getenv("NT")?atoll(getenv("NT")):streamed_bytes) && frames.size() == 1) stage_.resize(static_cast<size_t>(spec.patch_values()));
   }
+
+  ~BandWriter() {
+    if (!stage_.empty()) plan_.kernels().finish_stream();
+  }
+  BandWriter(const BandWriter&) = delete;
+  BandWriter& operator=(const BandWriter&) = delete;
 
   /// `rows` is where the band's patches begin.
   void write_band(int64_t band, float* rows) {
@@ -109,13 +121,18 @@ class BandWriter {
     }
   }
 
-  void emit_patches(float* rows) const {
+  void emit_patches(float* rows) {
     for (int64_t block = 0; block < grid_.columns / spec_.merge; ++block) {
       for (int64_t dy = 0; dy < spec_.merge; ++dy) {
         for (int64_t dx = 0; dx < spec_.merge; ++dx, rows += spec_.patch_values()) {
           const int64_t x = (block * spec_.merge + dx) * spec_.patch;
           const uint8_t* corner = planes_.data() + dy * spec_.patch * layout_.row_stride + x;
-          plan_.kernels().emit_patch(layout_, corner, rows);
+          if (stage_.empty()) {
+            plan_.kernels().emit_patch(layout_, corner, rows);
+          } else {
+            plan_.kernels().emit_patch(layout_, corner, stage_.data());
+            plan_.kernels().stream(stage_.data(), spec_.patch_values(), rows);
+          }
         }
       }
     }
@@ -127,6 +144,7 @@ class BandWriter {
   PatchLayout layout_{};
   std::vector<RowResizer> resizers_;
   std::vector<uint8_t> interleaved_;  ///< [rows_at_once, width, 3]
+  std::vector<float> stage_;          ///< one patch, where rows are streamed past the caches; else empty
   std::vector<uint8_t> planes_;       ///< [3, patch * merge, width + plane_padding]
 };
 

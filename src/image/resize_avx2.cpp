@@ -242,9 +242,22 @@ ORIEL_FMA void emit_patch(const PatchLayout& layout, const uint8_t* planes, floa
   }
 }
 
+void stream(const float* from, int64_t count, float* to) {
+  // Lines that are shared with what lies before and behind go through the cache.
+  int64_t i = 0;
+  for (; i < count && (reinterpret_cast<uintptr_t>(to + i) & 63) != 0; ++i) to[i] = from[i];
+  for (; i + 16 <= count; i += 16) {
+    _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+    _mm256_stream_ps(to + i + 8, _mm256_loadu_ps(from + i + 8));
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+void finish_stream() { _mm_sfence(); }
+
 }  // namespace
 
-const Kernels avx2_kernels = {horizontal, vertical, split_channels, emit_patch};
+const Kernels avx2_kernels = {horizontal, vertical, split_channels, emit_patch, stream, finish_stream};
 
 }  // namespace oriel::image
 #endif

@@ -233,9 +233,23 @@ void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
   }
 }
 
+void stream(const float* from, int64_t count, float* to) {
+  // Lines that are shared with what lies before and behind go through the cache.
+  const auto into_line = static_cast<int64_t>((reinterpret_cast<uintptr_t>(to) & 63) / sizeof(float));
+  int64_t i = into_line == 0 ? 0 : 16 - into_line;
+  if (i > count) i = count;
+  const auto head = static_cast<__mmask16>((1 << i) - 1);
+  _mm512_mask_storeu_ps(to, head, _mm512_maskz_loadu_ps(head, from));
+  for (; i + 16 <= count; i += 16) _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
+  const auto tail = static_cast<__mmask16>((1 << (count - i)) - 1);
+  _mm512_mask_storeu_ps(to + i, tail, _mm512_maskz_loadu_ps(tail, from + i));
+}
+
+void finish_stream() { _mm_sfence(); }
+
 }  // namespace
 
-const Kernels avx512_kernels = {horizontal, vertical, split_channels, emit_patch};
+const Kernels avx512_kernels = {horizontal, vertical, split_channels, emit_patch, stream, finish_stream};
 
 }  // namespace oriel::image
 #endif

@@ -74,6 +74,9 @@ struct Kernels {
   void (*split_channels)(const uint8_t* rgb, int64_t pixels, uint8_t* const* planes);
   /// Writes one patch: floats in order channel, slot, y, x. `planes` points at its top left pixel in the first plane.
   void (*emit_patch)(const PatchLayout& layout, const uint8_t* planes, float* row);
+  /// Copies floats past the caches, for results that do not fit into them. Call finish_stream before others may read.
+  void (*stream)(const float* from, int64_t count, float* to);
+  void (*finish_stream)();
 };
 
 extern const Kernels plain_kernels;

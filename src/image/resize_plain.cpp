@@ -69,8 +69,12 @@ void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
   }
 }
 
+void stream(const float* from, int64_t count, float* to) { std::copy_n(from, count, to); }
+
+void finish_stream() {}
+
 }  // namespace
 
-const Kernels plain_kernels = {horizontal, vertical, split_channels, emit_patch};
+const Kernels plain_kernels = {horizontal, vertical, split_channels, emit_patch, stream, finish_stream};
 
 }  // namespace oriel::image

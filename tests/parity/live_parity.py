@@ -9,6 +9,7 @@ repeated by the seed that it prints.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -79,6 +80,12 @@ class FamilyParity:
         self._pictures("alpha", clear, "torchvision", "--alpha", "white", picture={"alpha": "white"})
         if self.truth.is_qwen:
             self._pixel_limits()
+        return self.cells
+
+    def compare_photograph(self) -> dict[str, str]:
+        """The released limits and a picture of a usual size: a thousand patches and more."""
+        self._pictures("torchvision", self.files, "torchvision")
+        self._pictures("pillow", self.files, "pillow", "--resize", "pillow")
         return self.cells
 
     def _truth_of(self, backend: str) -> TowerTruth:
@@ -326,6 +333,17 @@ def run_all(arguments, scratch: Path, report: Report) -> None:
                 check_bad_models(directory, seed, files[0].path, scratch, run, report)
 
 
+def run_photograph(arguments, scratch: Path, report: Report) -> None:
+    run = EmbedImage(arguments.program.resolve(), scratch)
+    assets = Path(__file__).parents[2] / "assets"
+    photographs = [PictureFile(path) for path in sorted((assets / "photos").glob("*.jpg"))]
+    for directory in sorted(path for path in (assets / "tiny").iterdir() if path.is_dir()):
+        if arguments.family in (None, directory.name):
+            label = f"assets/tiny/{directory.name}"
+            cells = FamilyParity(label, directory, run, photographs, report).compare_photograph()
+            print(f"{label:68}" + "".join(f"{cells.get(column, ''):>12}" for column in COLUMNS), flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", type=Path, required=True, help="embed_image")
@@ -341,12 +359,14 @@ def main() -> int:
     transformers.utils.logging.disable_progress_bar()
     print(f"seed {arguments.seed}, transformers {transformers.__version__}, torch {torch.__version__}")
     report, start = Report(), time.monotonic()
-    if arguments.keep:
-        arguments.keep.mkdir(parents=True)
-        run_all(arguments, arguments.keep, report)
-    else:
-        with tempfile.TemporaryDirectory(prefix="oriel_parity_") as scratch:
-            run_all(arguments, Path(scratch), report)
+    with contextlib.ExitStack() as stack:
+        if arguments.keep:
+            scratch = arguments.keep
+            scratch.mkdir(parents=True)
+        else:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oriel_parity_")))
+        run_all(arguments, scratch, report)
+        run_photograph(arguments, scratch, report)
     for failure in report.failures[:40]:
         print(f"FAILED {failure}")
     if len(report.failures) > 40:
