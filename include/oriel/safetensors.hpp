@@ -14,9 +14,9 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-/// Writes tensors as a safetensors file, which transformers, torch and numpy read. Tensors on a GPU are copied to the host
-/// first. The file appears whole or not at all. Throws file_error, and invalid_argument for an empty tensor or two tensors
-/// of one name.
+/// Writes tensors as a safetensors file, which transformers, torch and numpy read. Tensors on a GPU are copied to the
+/// host first. The file appears whole or not at all. Throws file_error, and invalid_argument for an empty tensor or two
+/// tensors of one name.
 ORIEL_API void save_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                                 const std::map<std::string, std::string>& metadata = {});
 

@@ -97,14 +97,18 @@ struct VideoOptions {
 /// What a picture of some size will become and cost, known from its size alone.
 struct ImagePlan {
   Size original = {};
-  Size resized = {};   ///< what the tower sees, pixels
-  Grid grid = {};      ///< patches before merging
-  int64_t tokens = 0;  ///< rows of the MMEmbedding
-  int64_t prompt_tokens =
-      0;                    ///< length of the prompt's token list, special tokens included; tokens without a text side
-  int64_t pixel_bytes = 0;  ///< preprocessed patches, float32, host
-  int64_t working_bytes = 0;    ///< the tower's peak beside weights and patches, on its device
-  int64_t embedding_bytes = 0;  ///< the rows
+  Size resized = {};  ///< what the tower sees, pixels
+  Grid grid = {};     ///< patches before merging
+  /// Rows of the MMEmbedding.
+  int64_t tokens = 0;
+  /// Length of the prompt's token list, special tokens included; equals tokens for a model without a text side.
+  int64_t prompt_tokens = 0;
+  /// Preprocessed patches: float32, host memory.
+  int64_t pixel_bytes = 0;
+  /// The tower's peak beside weights and patches, on its device (an estimate from the widest block).
+  int64_t working_bytes = 0;
+  /// The rows, in the tower's dtype.
+  int64_t embedding_bytes = 0;
   [[nodiscard]] int64_t total_bytes() const { return pixel_bytes + working_bytes + embedding_bytes; }
 };
 
