@@ -17,13 +17,15 @@ class Failure:
 
 
 class EmbedImage:
-    def __init__(self, executable: Path, scratch: Path, threads: int = 2):
-        self._executable, self._out, self._threads = executable, scratch / "out.safetensors", threads
+    def __init__(self, executable: Path, scratch: Path):
+        self._executable, self._out = executable, scratch / "out.safetensors"
 
     def __call__(self, model: Path, pictures: list[Path], *options: str) -> dict[str, np.ndarray] | Failure:
         """The tensors written, or how the program failed. float32 unless the options say otherwise."""
         self._out.unlink(missing_ok=True)
-        command = [self._executable, "--model", model, "--threads", self._threads, "--out", self._out, *options]
+        command = [self._executable, "--model", model, "--out", self._out, *options]
+        if "--threads" not in options:  # towers this small only wait for each other's threads
+            command += ["--threads", "1"]
         if "--dtype" not in options:
             command += ["--dtype", "float32"]
         done = subprocess.run([str(part) for part in [*command, *pictures]], capture_output=True, text=True, timeout=300)
