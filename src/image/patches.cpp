@@ -88,7 +88,7 @@ class BandWriter {
     planes_.resize(static_cast<size_t>(3 * layout_.plane_stride));
     const int64_t bytes = grid.rows * grid.columns * spec.patch_values() * static_cast<int64_t>(sizeof(float));
     // Frames that come one by one write parts of a row; only whole rows are streamed.
-    if (bytes >= (getenv("NT")?atoll(getenv("NT")):streamed_bytes) && frames.size() == 1) stage_.resize(static_cast<size_t>(spec.patch_values()));
+    if (bytes >= streamed_bytes && frames.size() == 1) stage_.resize(static_cast<size_t>(spec.patch_values()));
   }
 
   ~BandWriter() {

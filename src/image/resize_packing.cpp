@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 namespace oriel::image {
 namespace {
@@ -63,14 +64,14 @@ class Taps {
     }
     return static_cast<int32_t>(word);
   }
-  /// Four taps as 8-bit digits.
-  [[nodiscard]] int32_t quad(int32_t tap, int32_t digit) const {
-    uint32_t word = 0;
+  /// Four taps as 8-bit digits, a word for each digit.
+  [[nodiscard]] std::array<int32_t, 3> quads(int32_t tap) const {
+    std::array<uint32_t, 3> words{};
     for (int32_t i = 0; i < 4; ++i) {
-      const int32_t value = balanced_digits<avx512_bits>(weight(tap + i))[static_cast<size_t>(digit)];
-      word |= (static_cast<uint32_t>(value) & 0xFFU) << (8 * i);
+      const std::array<int32_t, 3> digits = balanced_digits<avx512_bits>(weight(tap + i));
+      for (size_t d = 0; d < 3; ++d) words[d] |= (static_cast<uint32_t>(digits[d]) & 0xFFU) << (8 * i);
     }
-    return static_cast<int32_t>(word);
+    return std::bit_cast<std::array<int32_t, 3>>(words);
   }
 
  private:
@@ -148,6 +149,7 @@ void HorizontalPass::pack_avx512_narrow(const AxisWeights& axis) {
   shape_.chunks = divide_up(axis.taps, 4);
   shape_.digits = avx512_digits(axis);
   indices_.assign(static_cast<size_t>(shape_.groups * register_bytes), 0);
+  words_.assign(static_cast<size_t>(shape_.groups * shape_.chunks * shape_.digits * pixels_at_once), 0);
   for (int64_t group = 0; group < shape_.groups; ++group) {
     const int64_t pixel = group * pixels_at_once;
     const int32_t* first = first_.data() + pixel;
@@ -159,9 +161,14 @@ void HorizontalPass::pack_avx512_narrow(const AxisWeights& axis) {
         }
       }
     }
-    for (int32_t chunk = 0; chunk < shape_.chunks; ++chunk) {
-      for (int32_t digit = 0; digit < shape_.digits; ++digit) {
-        for (int p = 0; p < pixels_at_once; ++p) words_.push_back(Taps(axis, pixel + p).quad(4 * chunk, digit));
+    for (int p = 0; p < pixels_at_once; ++p) {
+      const Taps taps(axis, pixel + p);
+      for (int32_t chunk = 0; chunk < shape_.chunks; ++chunk) {
+        const std::array<int32_t, 3> quads = taps.quads(4 * chunk);
+        int32_t* words = words_.data() + ((group * shape_.chunks + chunk) * shape_.digits) * pixels_at_once + p;
+        for (int32_t digit = 0; digit < shape_.digits; ++digit) {
+          words[digit * pixels_at_once] = quads[static_cast<size_t>(digit)];
+        }
       }
     }
   }
@@ -170,13 +177,14 @@ void HorizontalPass::pack_avx512_narrow(const AxisWeights& axis) {
 void HorizontalPass::pack_avx512_wide(const AxisWeights& axis) {
   shape_.chunks = divide_up(axis.taps, wide_taps);
   shape_.digits = avx512_digits(axis);
+  words_.assign(static_cast<size_t>(shape_.groups * pixels_at_once * shape_.chunks * shape_.digits * 4), 0);
   for (int64_t pixel = 0; pixel < shape_.groups * pixels_at_once; ++pixel) {
     const Taps taps(axis, pixel);
     for (int32_t chunk = 0; chunk < shape_.chunks; ++chunk) {
-      for (int32_t digit = 0; digit < shape_.digits; ++digit) {
-        for (int32_t quarter = 0; quarter < 4; ++quarter) {
-          words_.push_back(taps.quad(wide_taps * chunk + 4 * quarter, digit));
-        }
+      for (int32_t quarter = 0; quarter < 4; ++quarter) {
+        const std::array<int32_t, 3> quads = taps.quads(wide_taps * chunk + 4 * quarter);
+        int32_t* words = words_.data() + ((pixel * shape_.chunks + chunk) * shape_.digits) * 4 + quarter;
+        for (int32_t digit = 0; digit < shape_.digits; ++digit) words[digit * 4] = quads[static_cast<size_t>(digit)];
       }
     }
   }
@@ -219,9 +227,10 @@ VerticalPass::VerticalPass(const AxisWeights& axis, Simd simd)
   for (int64_t y = 0; y < axis.out; ++y) {
     const Taps taps(axis, y);
     for (int32_t chunk = 0; chunk < shape_.chunks; ++chunk) {
+      const int32_t tap = chunk * taps_per_chunk;
+      const std::array<int32_t, 3> quads = taps_per_chunk == 4 ? taps.quads(tap) : std::array<int32_t, 3>{};
       for (int32_t digit = 0; digit < shape_.digits; ++digit) {
-        const int32_t tap = chunk * taps_per_chunk;
-        words_.push_back(taps_per_chunk == 4   ? taps.quad(tap, digit)
+        words_.push_back(taps_per_chunk == 4   ? quads[static_cast<size_t>(digit)]
                          : taps_per_chunk == 2 ? taps.pair(tap, digit, shape_.digits)
                                                : taps.weight(tap));
       }

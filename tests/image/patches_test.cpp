@@ -178,6 +178,22 @@ TEST_P(PatchOrder, EqualsANaiveLoopOnRandomSizes) {
   }
 }
 
+TEST_P(PatchOrder, LargeResultsThatPassTheCachesAreTheSame) {
+  // 36 MB; rows of 1176 floats, so that they start at every second line's middle and the lines between are shared.
+  const PixelSpec spec = clip_spec(14, 2, 2);
+  const Size target{1400, 1092};
+  const std::vector<Picture> frames = {noise({500, 400}, 9)};
+  const std::vector<float> expected = naive_patches(frames, target, spec, ResizeArithmetic::torchvision);
+  ASSERT_GT(expected.size() * sizeof(float), size_t{32} << 20);
+  std::vector<float> room(expected.size() + 9);
+  for (const size_t offset : {0, 1, 9}) {
+    const std::span<float> rows = std::span(room).subspan(offset, expected.size());
+    const RgbView view = frames[0].view();
+    write_patches({&view, 1}, target, spec, ResizeArithmetic::torchvision, ThreadPool(2), rows, GetParam());
+    EXPECT_TRUE(bits_equal(rows, expected, spec.patch_values())) << "offset " << offset;
+  }
+}
+
 TEST_P(PatchOrder, ValuesThatNoArithmeticGivesComeFromTheTable) {
   // The reciprocal of so small a divisor overflows: the formula gives NaN where the division gives numbers.
   PixelSpec spec = clip_spec(14, 1, 1);
