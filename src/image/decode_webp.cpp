@@ -16,7 +16,6 @@ namespace {
 struct Chunk {
   std::string_view type;
   Bytes data;
-  Bytes whole;  ///< with the name and length before it
 };
 
 /// The chunk at `at`, which is moved to the next one. Nothing at the end, or where a chunk is cut off.
@@ -25,9 +24,7 @@ std::optional<Chunk> next_chunk(Bytes bytes, size_t& at) {
   if (!file.has(at, 8)) return std::nullopt;
   const size_t length = Encoded::little(bytes.subspan(at + 4, 4));
   if (!file.has(at + 8, length)) return std::nullopt;
-  const Chunk chunk{{reinterpret_cast<const char*>(bytes.data()) + at, 4},
-                    bytes.subspan(at + 8, length),
-                    bytes.subspan(at, 8 + length)};
+  const Chunk chunk{{reinterpret_cast<const char*>(bytes.data()) + at, 4}, bytes.subspan(at + 8, length)};
   at += 8 + length + length % 2;
   return chunk;
 }
@@ -79,10 +76,6 @@ Extended read_extended(const Encoded& file) {
   return extended;
 }
 
-bool is_animated(const Encoded& file) {
-  return file.has_text(kFirstChunk, "VP8X") && (read_extended(file).flags & Extended::animation) != 0;
-}
-
 ImageInfo read_extended_header(const Encoded& file) {
   const Extended extended = read_extended(file);
   ImageInfo info;
@@ -106,6 +99,10 @@ ImageInfo read_extended_header(const Encoded& file) {
 
 #if ORIEL_HAS_LIBWEBP
 
+bool is_animated(const Encoded& file) {
+  return file.has_text(kFirstChunk, "VP8X") && (read_extended(file).flags & Extended::animation) != 0;
+}
+
 void check_status(const Encoded& file, VP8StatusCode status) {
   switch (status) {
     case VP8_STATUS_OK:
@@ -122,15 +119,16 @@ void check_status(const Encoded& file, VP8StatusCode status) {
   }
 }
 
-/// Decodes one still picture, expected to have `size`, into the rows that begin at `out`.
-void decode_still(const Encoded& file, Bytes bytes, Size size, Pixels& pixels, uint8_t* out) {
+Size size_of_still(const Encoded& file, Bytes bytes) {
+  WebPBitstreamFeatures features;
+  check_status(file, WebPGetFeatures(bytes.data(), bytes.size(), &features));
+  return positive_size(file, features.width, features.height);
+}
+
+/// Decodes one still picture of `size` into the rows that begin at `out`.
+void decode_still(const Encoded& file, Bytes bytes, Size size, const Pixels& pixels, uint8_t* out) {
   WebPDecoderConfig config;
   if (!WebPInitDecoderConfig(&config)) file.fail(ErrorCode::internal, "libwebp has another version than its header");
-  check_status(file, WebPGetFeatures(bytes.data(), bytes.size(), &config.input));
-  if (Size{config.input.width, config.input.height} != size) {
-    file.malformed("expected a frame of {} x {} pixels, got {} x {}", size.width, size.height, config.input.width,
-                   config.input.height);
-  }
   config.output.colorspace = pixels.channels == 4 ? MODE_RGBA : MODE_RGB;
   config.output.is_external_memory = 1;
   config.output.u.RGBA.rgba = out;
@@ -142,20 +140,22 @@ void decode_still(const Encoded& file, Bytes bytes, Size size, Pixels& pixels, u
 
 /// The first frame of an animation on a canvas of zeros: black, and clear where alpha is kept.
 void decode_first_frame(const Encoded& file, Pixels& pixels) {
+  constexpr size_t kFrameHeader = 16;  // place, size, duration, flags
   size_t at = kFirstChunk;
   while (const auto chunk = next_chunk(container(file), at)) {
     if (chunk->type != "ANMF") continue;
     const Encoded frame(chunk->data, file.label());
+    frame.require(0, kFrameHeader, "the frame header");
     const int64_t left = int64_t{frame.u24le(0, "the frame header")} * 2;
     const int64_t top = int64_t{frame.u24le(3, "the frame header")} * 2;
-    const Size size{int64_t{frame.u24le(6, "the frame header")} + 1, int64_t{frame.u24le(9, "the frame header")} + 1};
-    frame.require(0, 16, "the frame header");
+    const Bytes still = chunk->data.subspan(kFrameHeader);
+    const Size size = size_of_still(file, still);
     if (left + size.width > pixels.size.width || top + size.height > pixels.size.height) {
       file.malformed("a frame of {} x {} pixels at ({}, {}) leaves the canvas of {} x {}", size.width, size.height,
                      left, top, pixels.size.width, pixels.size.height);
     }
     std::fill_n(pixels.data.get(), pixels.size.height * pixels.row_bytes(), uint8_t{0});
-    decode_still(file, chunk->data.subspan(16), size, pixels, pixels.row(top) + left * pixels.channels);
+    decode_still(file, still, size, pixels, pixels.row(top) + left * pixels.channels);
     return;
   }
   file.malformed("the animation has no whole frame");
@@ -192,7 +192,12 @@ Pixels decode_webp(const Encoded& file, const ImageInfo& info, bool keep_alpha) 
   if (is_animated(file)) {
     decode_first_frame(file, pixels);
   } else {
-    decode_still(file, file.bytes(), info.stored, pixels, pixels.data.get());
+    const Size size = size_of_still(file, file.bytes());
+    if (size != info.stored) {
+      file.malformed("expected a picture of {} x {} pixels, got {} x {}", info.stored.width, info.stored.height,
+                     size.width, size.height);
+    }
+    decode_still(file, file.bytes(), size, pixels, pixels.data.get());
   }
   return pixels;
 }

@@ -35,7 +35,7 @@ class Encoded {
   /// Throws malformed_image unless `count` bytes lie at `at`.
   void require(size_t at, size_t count, std::string_view what) const {
     if (!has(at, count)) {
-      malformed("the file ends too early: {} needs bytes {} to {}, and there are {}", what, at, at + count, size());
+      malformed("the file ends too early: expected {} in bytes {} to {}, got {} bytes", what, at, at + count, size());
     }
   }
   [[nodiscard]] Bytes slice(size_t at, size_t count, std::string_view what) const {

@@ -186,15 +186,15 @@ TEST(DecodeErrors, NameFilesThatAreNoPictures) {
 TEST(DecodeErrors, NameTheEndOfACutFile) {
   const ByteVector png = read_picture("rgb8.png");
   expect_decode_error(ErrorCode::malformed_image,
-                      "bad: PNG: the file ends too early: a chunk's data needs bytes 16 to 29, and there are 20",
+                      "bad: PNG: the file ends too early: expected a chunk's data in bytes 16 to 29, got 20 bytes",
                       first_bytes(png, 20));
   const ByteVector jpeg = read_picture("420.jpg");
   expect_decode_error(ErrorCode::malformed_image,
-                      "bad: JPEG: the file ends too early: a segment needs bytes 6 to 20, and there are 10",
+                      "bad: JPEG: the file ends too early: expected a segment in bytes 6 to 20, got 10 bytes",
                       first_bytes(jpeg, 10));
   const ByteVector bmp = read_picture("rgb24.bmp");
   expect_decode_error(ErrorCode::malformed_image,
-                      "bad: BMP: the file ends too early: the rows needs bytes 54 to 579, and there are 100",
+                      "bad: BMP: the file ends too early: expected the rows in bytes 54 to 579, got 100 bytes",
                       first_bytes(bmp, 100));
 }
 
