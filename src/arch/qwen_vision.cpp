@@ -105,6 +105,10 @@ void QwenVision::read_processors(const ModelFiles& files) {
   sampling_.min_frames = processor["min_frames"].integer_in_or(1, 1 << 20, 4);
   sampling_.max_frames = processor["max_frames"].integer_in_or(1, 1 << 20, 768);
   max_video_tokens_ = processor["max_video_tokens"].integer_in_or(1, 1 << 30, 128000);
+  const int64_t unit = traits_.pixels.patch * traits_.merge_size;
+  const std::string what = processor["max_video_tokens"].where() + ": pixels of all frames";
+  (void)checked_multiply(checked_multiply(max_video_tokens_, unit * unit, what, ErrorCode::malformed_model),
+                         traits_.pixels.temporal, what, ErrorCode::malformed_model);
   const Json cap = processor["cap_pixels_per_frame"];
   cap_pixels_per_frame_ = cap.has_value() && cap.boolean();
 }
