@@ -8,6 +8,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/error.hpp"
@@ -41,7 +42,11 @@ class Loop {
   void wait() {
     std::unique_lock lock(mutex_);
     all_finished_.wait(lock, [this] { return finished_ == ranges_; });
-    if (error_) std::rethrow_exception(error_);
+    // The exception leaves with the caller: a worker may be the last to hold this loop, and the caller reads the
+    // exception without a lock.
+    const std::exception_ptr error = std::exchange(error_, nullptr);
+    lock.unlock();
+    if (error) std::rethrow_exception(error);
   }
 
  private:

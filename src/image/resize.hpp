@@ -13,7 +13,8 @@ enum class Filter { box, bilinear, hamming, bicubic, lanczos };
 /// choice of pass order), or Pillow's up to 12.3 (horizontal first). Box and hamming exist in Pillow only.
 enum class ResizeArithmetic { torchvision, pillow, pillow12 };
 
-/// Which instructions to use. `best` asks the processor once; asking for one that it lacks is an error (unavailable).
+/// Which instructions to use: avx2 means AVX2 and FMA, avx512 means F, BW, VL, DQ, VBMI and VNNI. `best` asks the
+/// processor once; asking for one that it lacks is an error (unavailable). All give the same bytes.
 enum class Simd { best, plain, avx2, avx512 };
 [[nodiscard]] bool is_supported(Simd simd);
 
@@ -29,7 +30,10 @@ struct MutableRgbView {
   int64_t stride;
 };
 
-/// Resizes `source` to the size of `target`; equal sizes copy. Sides must be positive. Rows run in parallel on `pool`.
+/// Resizes `source` to the size of `target`; equal sizes copy. The two must not overlap. Rows run in parallel on
+/// `pool`. A stride may be negative. Throws invalid_argument for empty sides, null pointers and rows that overlap;
+/// unsupported_model for a filter that the arithmetic lacks; limit_exceeded for sides above 2^20 and where a thread's
+/// intermediate rows would take more than 1 GiB; unavailable for instructions that the processor lacks.
 void resize(const RgbView& source, const MutableRgbView& target, Filter filter, ResizeArithmetic arithmetic,
             const ThreadPool& pool, Simd simd = Simd::best);
 

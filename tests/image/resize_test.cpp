@@ -1,6 +1,8 @@
 #include "image/resize.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -121,6 +123,29 @@ class StridedPicture {
   std::vector<uint8_t> bytes_;
 };
 
+/// Bytes that end where the memory ends.
+class GuardedBytes {
+ public:
+  explicit GuardedBytes(int64_t size) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    mapped_ = (static_cast<size_t>(size) + page - 1) / page * page + page;
+    memory_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) throw_error(ErrorCode::out_of_memory, "mmap: no {} bytes", mapped_);
+    auto* guard = static_cast<uint8_t*>(memory_) + mapped_ - page;
+    if (mprotect(guard, page, PROT_NONE) != 0) throw_error(ErrorCode::internal, "mprotect failed");
+    data_ = guard - size;
+  }
+  ~GuardedBytes() { munmap(memory_, mapped_); }
+  GuardedBytes(const GuardedBytes&) = delete;
+  GuardedBytes& operator=(const GuardedBytes&) = delete;
+  [[nodiscard]] uint8_t* data() const { return data_; }
+
+ private:
+  size_t mapped_;
+  void* memory_;
+  uint8_t* data_;
+};
+
 void compare_with_plain(Draw& draw, Size from, Size to, Simd simd) {
   const ResizeArithmetic arithmetic = draw.arithmetic();
   const Filter filter = draw.filter(arithmetic);
@@ -170,6 +195,29 @@ TEST_P(ResizeVectors, EqualPlainCodeOnPhotographSizes) {
   RecordProperty("seed", std::to_string(draw.seed()));
   for (const Size to : {Size{896, 896}, Size{1148, 868}, Size{1932, 1092}, Size{224, 168}}) {
     compare_with_plain(draw, {1920, 1080}, to, GetParam());
+  }
+}
+
+TEST_P(ResizeVectors, NeverTouchMemoryBehindThePictures) {
+  // The last byte of either picture is the last byte of a page whose neighbour may not be touched.
+  Draw draw(std::random_device{}());
+  RecordProperty("seed", std::to_string(draw.seed()));
+  const ThreadPool pool(1);
+  for (int round = 0; round < 200; ++round) {
+    const ResizeArithmetic arithmetic = draw.arithmetic();
+    const Size from{draw.side(128), draw.side(64)};
+    // Each pass alone too: then it reads the source and writes the target itself.
+    const Size to{round % 3 == 0 ? from.width : draw.side(128), round % 3 == 1 ? from.height : draw.side(64)};
+    const GuardedBytes source(3 * from.width * from.height);
+    const GuardedBytes target(3 * to.width * to.height);
+    const Picture pixels = draw.picture(from);
+    std::copy(pixels.rgb.begin(), pixels.rgb.end(), source.data());
+    const Filter filter = draw.filter(arithmetic);
+    resize({source.data(), from, 3 * from.width}, {target.data(), to, 3 * to.width}, filter, arithmetic, pool,
+           GetParam());
+    Picture got = blank(to);
+    std::copy_n(target.data(), got.rgb.size(), got.rgb.begin());
+    ASSERT_TRUE(pixels_equal(got, resized(pixels, to, filter, arithmetic, Simd::plain))) << "seed " << draw.seed();
   }
 }
 
