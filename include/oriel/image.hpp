@@ -20,7 +20,8 @@ enum class ExifPolicy { apply, ignore };
 struct AlphaPolicy {
   enum class Kind {
     drop,       ///< alpha is thrown away and hidden colours appear: what transformers does (Pillow's convert("RGB"))
-    composite,  ///< the picture is laid over `background`, rounded exactly as Pillow's alpha_composite does
+    composite,  ///< the picture is laid over `background`, rounded exactly as Pillow's alpha_composite does. Palette
+                ///< entries and colour keys count; a key is compared with samples as the file stores them
   };
   Kind kind = Kind::drop;
   std::array<uint8_t, 3> background{255, 255, 255};  ///< red, green, blue

@@ -13,19 +13,31 @@ namespace {
 
 constexpr size_t kSignatureBytes = 8;
 
-constexpr std::array<uint32_t, 256> kCrcTable = [] {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < table.size(); ++i) {
+/// Table k gives the effect of a byte that k more bytes follow, so that eight bytes are taken at once.
+constexpr std::array<std::array<uint32_t, 256>, 8> kCrcTables = [] {
+  std::array<std::array<uint32_t, 256>, 8> tables{};
+  for (uint32_t i = 0; i < 256; ++i) {
     uint32_t value = i;
     for (int bit = 0; bit < 8; ++bit) value = value & 1 ? 0xEDB88320U ^ value >> 1 : value >> 1;
-    table[i] = value;
+    tables[0][i] = value;
   }
-  return table;
+  for (size_t k = 1; k < 8; ++k) {
+    for (size_t i = 0; i < 256; ++i) {
+      const uint32_t before = tables[k - 1][i];
+      tables[k][i] = tables[0][before & 255] ^ before >> 8;
+    }
+  }
+  return tables;
 }();
 
 uint32_t crc32(Bytes bytes) {
   uint32_t value = 0xFFFFFFFFU;
-  for (const uint8_t byte : bytes) value = kCrcTable[(value ^ byte) & 255] ^ value >> 8;
+  for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
+    const uint32_t first = value ^ Encoded::little(bytes.first(4));
+    value = 0;
+    for (size_t i = 0; i < 4; ++i) value ^= kCrcTables[7 - i][first >> (8 * i) & 255] ^ kCrcTables[3 - i][bytes[4 + i]];
+  }
+  for (const uint8_t byte : bytes) value = kCrcTables[0][(value ^ byte) & 255] ^ value >> 8;
   return ~value;
 }
 

@@ -21,12 +21,26 @@ class BitReader {
  public:
   explicit BitReader(std::span<const uint8_t> input) : input_(input) {}
 
+  /// At least 56 bits, if the input has them.
   void refill() {
+    if constexpr (std::endian::native == std::endian::little) {
+      if (has_word()) {
+        // Eight bytes at once. The bits of a byte that fits in part are read again, to the same place, next time.
+        uint64_t word;
+        std::memcpy(&word, input_.data() + at_, sizeof word);
+        bits_ |= word << count_;
+        const int bytes = (63 - count_) / 8;
+        at_ += static_cast<size_t>(bytes);
+        count_ += bytes * 8;
+        return;
+      }
+    }
     while (count_ <= 56 && at_ < input_.size()) {
       bits_ |= uint64_t{input_[at_++]} << count_;
       count_ += 8;
     }
   }
+  [[nodiscard]] bool has_word() const { return input_.size() - at_ >= 8; }
   [[nodiscard]] uint32_t peek(int count) const { return static_cast<uint32_t>(bits_ & ((uint64_t{1} << count) - 1)); }
   /// False if the input has fewer bits left.
   [[nodiscard]] bool skip(int count) {
@@ -88,10 +102,13 @@ class HuffmanCode {
     return true;
   }
 
+  /// symbol << 4 | length of the next code word, or 0 if it is longer than kFastBits.
+  [[nodiscard]] uint16_t fast(const BitReader& bits) const { return fast_[bits.peek(kFastBits)]; }
+
   /// A symbol, or a negative number: -1 if the input ended, -2 if the bits are no code word.
   [[nodiscard]] int decode(BitReader& bits) const {
     bits.refill();
-    const uint16_t entry = fast_[bits.peek(kFastBits)];
+    const uint16_t entry = fast(bits);
     if (entry != 0) return bits.skip(entry & 15) ? entry >> 4 : -1;
     int code = 0;
     int first = 0;
@@ -249,6 +266,7 @@ class Inflater {
 
   Status compressed_block() {
     for (;;) {
+      literal_run();
       const int symbol = literals_.decode(bits_);
       if (symbol < 0) return symbol == -1 ? Status::input_ended : Status::corrupt;
       if (symbol == kEndOfBlock) return Status::finished;
@@ -260,6 +278,26 @@ class Inflater {
       const Status status = match(static_cast<size_t>(symbol) - 257);
       if (status != Status::finished) return status;
     }
+  }
+
+  /// The literals that come next, while there are input and room to spare. They are most of a photograph. The copies
+  /// keep the reader in registers: for all the compiler knows, a byte of output could be part of it.
+  void literal_run() {
+    constexpr std::ptrdiff_t kAtOnce = 4;  // code words of at most kFastBits, from one refill of at least 56 bits
+    BitReader bits = bits_;
+    uint8_t* out = output_.data() + written_;
+    const uint8_t* const end = output_.data() + output_.size();
+    bool goes_on = true;
+    while (goes_on && end - out >= kAtOnce && bits.has_word()) {
+      bits.refill();
+      for (std::ptrdiff_t i = 0; i < kAtOnce && goes_on; ++i) {
+        const uint16_t entry = literals_.fast(bits);
+        goes_on = entry != 0 && entry >> 4 < kEndOfBlock && bits.skip(entry & 15);
+        if (goes_on) *out++ = static_cast<uint8_t>(entry >> 4);
+      }
+    }
+    bits_ = bits;
+    written_ = static_cast<size_t>(out - output_.data());
   }
 
   Status match(size_t length_code) {

@@ -67,6 +67,9 @@ constexpr const char* kCut[] = {"17x1.jpg",
 
 TEST(Damage, FilesCutAtAnyByteGiveAnErrorOrTheWholePicture) {
   for (const char* name : kCut) {
+    const std::string_view kind = name;
+    if (kind.ends_with(".webp") && !image::has_libwebp()) continue;
+    if (kind == "cmyk.jpg" && !image::has_libjpeg_turbo()) continue;
     const ByteVector file = read_picture(name);
     const std::vector<uint8_t> whole = [&] {
       const Image image = Image::decode(file, {.alpha = AlphaPolicy::white()});
