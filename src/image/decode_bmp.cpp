@@ -129,7 +129,9 @@ void read_palette(const Encoded& file, size_t at, size_t declared, size_t entry_
   // Writers may declare, or leave out and so declare, more entries than the file has: rows then lie in their place.
   file.require(at, 0, "the palette");
   const size_t entries = std::min(declared, (file.size() - at) / entry_bytes);
-  if (entries > 256) file.malformed("expected a palette of at most 256 entries, got {}", declared);
+  if (entries > 256 || declared > 65'536) {
+    file.malformed("expected a palette of at most 256 entries, got {}", declared);
+  }
   const Bytes bytes = file.bytes().subspan(at, entries * entry_bytes);
   bool is_ramp = entries == declared && entries != 2;
   for (size_t i = 0; i < entries; ++i) {

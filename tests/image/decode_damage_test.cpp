@@ -288,6 +288,13 @@ TEST(DecodeErrors, NameKindsOfBmpThatAreRefused) {
                       "bad: BMP: a header of 41 bytes; 12, 40, 52, 56, 64, 108 and 124 are known", file);
 }
 
+TEST(DecodeErrors, NameABmpWithTooManyColors) {
+  ByteVector file = read_picture("palette8_few.bmp");
+  file[48] = std::byte{1};
+  expect_decode_error(ErrorCode::malformed_image, "bad: BMP: expected a palette of at most 256 entries, got 65566",
+                      file);
+}
+
 TEST(DecodeErrors, NameDamagedGif) {
   ByteVector file = read_picture("no_palette.gif");
   const size_t code_size = 13 + 10;

@@ -67,6 +67,18 @@ std::vector<Expected> transparent_pictures() {
 INSTANTIATE_TEST_SUITE_P(Pictures, Decode, ::testing::ValuesIn(PictureGoldens::get().pictures()), test_name);
 INSTANTIATE_TEST_SUITE_P(Pictures, DecodeTransparent, ::testing::ValuesIn(transparent_pictures()), test_name);
 
+/// Pillow takes the bytes of such a picture for bits. Here they are indices, as the file says.
+TEST(DecodePictures, AnEightBitBmpOfBlackAndWhiteIsNotTakenForBits) {
+  ByteVector file = read_picture("grey8_short.bmp");  // whose greys are its indices, some of them 1
+  file[46] = std::byte{2};                            // colours in the palette
+  std::fill_n(file.begin() + 54 + 4, 3, std::byte{255});
+  file[file.size() - 20] = std::byte{1};  // the first pixel of the top row, which comes last
+  Golden golden = PictureGoldens::get().load("grey8_short.bmp|rgb");
+  for (uint8_t& value : golden.rgb) value = value == 1 ? 255 : 0;
+  std::fill_n(golden.rgb.begin(), 3, uint8_t{255});
+  EXPECT_TRUE(equals(Image::decode(file), golden));
+}
+
 TEST(DecodePictures, CoverEveryFormatOrientationAndTransparency) {
   std::vector<std::string> seen;
   for (const Expected& picture : PictureGoldens::get().pictures()) {
