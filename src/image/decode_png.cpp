@@ -1,4 +1,6 @@
 // PNG (ISO/IEC 15948), read as Pillow reads it: the chunks. Rows and samples are in decode_png_rows.cpp.
+#include <zlib.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -12,34 +14,6 @@ namespace oriel::image {
 namespace {
 
 constexpr size_t kSignatureBytes = 8;
-
-/// Table k gives the effect of a byte that k more bytes follow, so that eight bytes are taken at once.
-constexpr std::array<std::array<uint32_t, 256>, 8> kCrcTables = [] {
-  std::array<std::array<uint32_t, 256>, 8> tables{};
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit) value = value & 1 ? 0xEDB88320U ^ value >> 1 : value >> 1;
-    tables[0][i] = value;
-  }
-  for (size_t k = 1; k < 8; ++k) {
-    for (size_t i = 0; i < 256; ++i) {
-      const uint32_t before = tables[k - 1][i];
-      tables[k][i] = tables[0][before & 255] ^ before >> 8;
-    }
-  }
-  return tables;
-}();
-
-uint32_t crc32(Bytes bytes) {
-  uint32_t value = 0xFFFFFFFFU;
-  for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
-    const uint32_t first = value ^ Encoded::little(bytes.first(4));
-    value = 0;
-    for (size_t i = 0; i < 4; ++i) value ^= kCrcTables[7 - i][first >> (8 * i) & 255] ^ kCrcTables[3 - i][bytes[4 + i]];
-  }
-  for (const uint8_t byte : bytes) value = kCrcTables[0][(value ^ byte) & 255] ^ value >> 8;
-  return ~value;
-}
 
 struct Chunk {
   std::string_view type;
@@ -69,7 +43,8 @@ Chunk read_chunk(const Encoded& file, size_t at) {
 void check_crc(const Encoded& file, const Chunk& chunk) {
   const uint32_t expected = file.u32be(chunk.next - 4, "a chunk's checksum");
   const size_t covered = chunk.data.size() + 4;
-  const uint32_t found = crc32(file.bytes().subspan(chunk.next - 4 - covered, covered));
+  const Bytes bytes = file.bytes().subspan(chunk.next - 4 - covered, covered);
+  const auto found = static_cast<uint32_t>(crc32_z(0, bytes.data(), bytes.size()));
   if (found != expected) {
     file.malformed("chunk {} is damaged: its checksum is {:08x}, its bytes give {:08x}", printable(chunk.type),
                    expected, found);

@@ -1,5 +1,5 @@
 #pragma once
-// zlib streams (RFC 1950, RFC 1951), as PNG carries them. The output is a buffer of the size that the picture needs, so
+// zlib streams, as PNG carries them, by zlib. The output is a buffer of the size that the picture needs, so
 // a stream cannot make us allocate more, however far it would unfold.
 #include <cstddef>
 #include <cstdint>
@@ -8,9 +8,9 @@
 namespace oriel::image {
 
 enum class InflateStatus {
-  finished,     ///< the stream ended, and its checksum was right or cut off
+  finished,     ///< the stream ended, and its checksum was right
   output_full,  ///< the output is filled and the stream goes on
-  input_ended,  ///< the input ends within the stream
+  input_ended,  ///< the input ends within the stream, be it in its checksum
   corrupt,      ///< the input is no zlib stream, or its checksum is wrong
 };
 
