@@ -7,7 +7,9 @@
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
+#include "device.hpp"
 #include "tensor_types.hpp"
+#include "torch_errors.hpp"
 
 namespace oriel {
 
@@ -79,8 +81,10 @@ std::vector<float> Tensor::to_float32() const {
 }
 
 Tensor Tensor::to(Device device) const {
+  const at::Tensor& tensor = TensorAccess::get(*this);
+  check_device(device);
   const c10::InferenceMode guard;
-  return TensorAccess::make(TensorAccess::get(*this).to(to_torch_device(device)));
+  return with_torch_errors("tensor", [&] { return TensorAccess::make(tensor.to(to_torch_device(device))); });
 }
 
 Tensor Tensor::to(DType dtype) const {

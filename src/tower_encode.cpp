@@ -105,11 +105,14 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, con
                              .rotary = arrangement.rotary,
                              .cu_seqlens = std::move(arrangement.cu_seqlens),
                              .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
-    const nn::VitOutput output = vit->forward(input, wanted, [&](int64_t block, int64_t blocks) {
+    const auto report = [&](int64_t block, int64_t blocks) {
       check_cancelled(options.cancel);
       if (options.progress) options.progress({Progress::Stage::encode, block, blocks});
-    });
-    check_cancelled(options.cancel);
+    };
+    int64_t total = 0;
+    const nn::VitOutput output =
+        vit->forward(input, wanted, [&](int64_t block, int64_t blocks) { report(block, total = blocks); });
+    report(total, total);
 
     const auto finish = [&](const at::Tensor& x) { return options.embeddings_cpu ? x.to(at::kCPU) : x; };
     Encoded result;

@@ -1,5 +1,4 @@
 // From a checkpoint directory to a tower, or to a report of what is in it.
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
@@ -9,22 +8,13 @@
 #include "core/checkpoint.hpp"
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
 
 namespace oriel {
 namespace {
-
-void check_device(Device device) {
-  if (device.kind == Device::Kind::cpu) return;
-  const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  if (count == 0)
-    throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device),
-                at::hasCUDA() ? "no GPU with a working driver was found" : "this build of oriel runs on the CPU only");
-  if (device.index < 0 || device.index >= count)
-    throw_error(ErrorCode::unavailable, "device {}: expected an index from 0 to {}", to_string(device), count - 1);
-}
 
 DType choose_dtype(const LoadOptions& options) {
   const DType dtype =

@@ -37,7 +37,8 @@ class ORIEL_API Tensor {
 
   /// Copies to host memory as float32. Waits for pending device work.
   [[nodiscard]] std::vector<float> to_float32() const;
-  /// Same values elsewhere or in another dtype; shares storage where nothing changes.
+  /// Same values elsewhere or in another dtype; shares storage where nothing changes. Throws unavailable for a device
+  /// that this build or machine does not have.
   [[nodiscard]] Tensor to(Device device) const;
   [[nodiscard]] Tensor to(DType dtype) const;
   /// Rows [begin, end) of the first dimension, sharing storage.

@@ -30,7 +30,8 @@ enum class TokenLayout {
   exllamav2,     ///< the rows of ExLlamaV2: special tokens are rows too (needs EmbedOptions::token_rows)
 };
 
-/// How far a long call has come. `done` of `total` in units of the stage: pictures, or transformer blocks.
+/// How far a long call has come. `done` of `total` in units of the stage: bytes of weights (load, where files may hold
+/// more than is read), pictures or temporal slots (preprocess), transformer blocks (encode, from 0 to all of them).
 struct Progress {
   enum class Stage { load, preprocess, encode };
   Stage stage;
