@@ -11,7 +11,7 @@ namespace {
 
 Json read_if_there(const std::filesystem::path& path) {
   std::error_code ignored;
-  return std::filesystem::exists(path, ignored) ? Json::read(path) : Json::parse("{}", path.string())["absent"];
+  return std::filesystem::exists(path, ignored) ? Json::read(path) : Json::parse("{}", path.string())["(no such file)"];
 }
 
 /// The first that has a value, else the last (absent).
