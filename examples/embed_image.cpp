@@ -98,7 +98,9 @@ void add_tensors(std::vector<oriel::NamedTensor>& out, size_t index, const oriel
   const std::vector<int64_t> thw{grid.t, grid.h, grid.w};
   out.push_back({"embeddings" + suffix, embedding.embeddings().to(oriel::DType::float32)});
   out.push_back({"grid" + suffix, oriel::Tensor::copy_of(std::span<const int64_t>(thw), {3})});
-  if (const std::vector<int64_t>& tokens = embedding.placeholder_tokens(); !tokens.empty())
+  if (const std::string& reason = embedding.info().tokens_unavailable; !reason.empty())
+    std::fprintf(stderr, "embed_image: no token_ids%s: %s\n", suffix.c_str(), reason.c_str());
+  else if (const std::vector<int64_t>& tokens = embedding.placeholder_tokens(); !tokens.empty())
     out.push_back(
         {"token_ids" + suffix, oriel::Tensor::copy_of(std::span(tokens), {static_cast<int64_t>(tokens.size())})});
   if (pixels) out.push_back({"pixels" + suffix, *pixels});

@@ -2,6 +2,8 @@
 // are any, and the rest of MMEmbeddingInfo as JSON under the metadata key "oriel".
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <oriel/mm_embedding.hpp>
@@ -65,10 +67,15 @@ Tensor read_rows(const SafetensorsFile& file) {
   const TensorInfo* tensor = file.find("embeddings");
   if (tensor == nullptr)
     throw_error(ErrorCode::malformed_model, "{}: expected a tensor \"embeddings\", found none", file.path().string());
-  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16})
-    if (tensor->dtype == file_dtype(dtype)) return Tensor::copy_of(file.bytes(*tensor), dtype, tensor->shape);
-  throw_error(ErrorCode::malformed_model, "{}: embeddings: expected dtype F32, BF16 or F16, got {}",
-              file.path().string(), tensor->dtype);
+  constexpr std::array dtypes{DType::float32, DType::bfloat16, DType::float16};
+  const auto dtype = std::ranges::find(dtypes, tensor->dtype, file_dtype);
+  if (dtype == dtypes.end())
+    throw_error(ErrorCode::malformed_model, "{}: embeddings: expected dtype F32, BF16 or F16, got {}",
+                file.path().string(), tensor->dtype);
+  if (tensor->shape.size() != 2 || tensor->shape[0] < 1 || tensor->shape[1] < 1)
+    throw_error(ErrorCode::malformed_model, "{}: embeddings: expected a shape [length, hidden], got {}",
+                file.path().string(), shape_to_string(tensor->shape));
+  return Tensor::copy_of(file.bytes(*tensor), *dtype, tensor->shape);
 }
 
 std::vector<int64_t> read_tokens(const SafetensorsFile& file) {

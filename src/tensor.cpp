@@ -2,6 +2,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cstring>
 #include <oriel/tensor.hpp>
 #include <oriel/torch.hpp>
@@ -48,10 +49,16 @@ Tensor Tensor::copy_of(std::span<const std::byte> bytes, DType dtype, std::vecto
     expected = checked_multiply(expected, side, "tensor shape", ErrorCode::invalid_argument);
   if (expected != static_cast<int64_t>(bytes.size()))
     throw_error(ErrorCode::invalid_argument, "tensor: expected {} bytes for its shape, got {}", expected, bytes.size());
+  // A side of 0 hides the others from the product above, but not from libtorch's strides.
+  int64_t strides = 1;
+  for (const int64_t side : shape)
+    strides = checked_multiply(strides, std::max<int64_t>(side, 1), "tensor shape", ErrorCode::invalid_argument);
   const c10::InferenceMode guard;
-  at::Tensor copy = at::empty(shape, at::dtype(to_scalar_type(dtype)));
-  if (!bytes.empty()) std::memcpy(copy.mutable_data_ptr(), bytes.data(), bytes.size());
-  return TensorAccess::make(std::move(copy));
+  return with_torch_errors("tensor", [&] {
+    at::Tensor copy = at::empty(shape, at::dtype(to_scalar_type(dtype)));
+    if (!bytes.empty()) std::memcpy(copy.mutable_data_ptr(), bytes.data(), bytes.size());
+    return TensorAccess::make(std::move(copy));
+  });
 }
 
 const std::vector<int64_t>& Tensor::shape() const {

@@ -107,7 +107,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, con
                              .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
     const auto report = [&](int64_t block, int64_t blocks) {
       check_cancelled(options.cancel);
-      if (options.progress) options.progress({Progress::Stage::encode, block, blocks});
+      call_back(options.progress, Progress{Progress::Stage::encode, block, blocks});
     };
     int64_t total = 0;
     const nn::VitOutput output =
@@ -138,6 +138,10 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  for (const PatchedImage& image : patches.images)
+    if (const int64_t rows = architecture->rows(image.grid); options.max_tokens && rows > *options.max_tokens)
+      throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}", image.name, rows,
+                  *options.max_tokens);
   const bool baked = options.layout == TokenLayout::exllamav2;
   if (baked && !options.token_rows)
     throw_error(ErrorCode::invalid_argument, "layout exllamav2: expected token_rows, got none");

@@ -52,7 +52,7 @@ void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOp
                              .dry = false,
                              .progress = [&](int64_t done, int64_t total) {
                                check_cancelled(options.cancel);
-                               if (options.progress) options.progress({Progress::Stage::load, done, total});
+                               call_back(options.progress, Progress{Progress::Stage::load, done, total});
                              }});
   nn::VitWeights weights = architecture->load(reader);
   reader.finish();
@@ -62,8 +62,8 @@ void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOp
 }
 
 VisionTower VisionTower::load(const std::filesystem::path& directory, const LoadOptions& options) {
-  if (options.threads < 0)
-    throw_error(ErrorCode::invalid_argument, "threads: expected 0 (all) or a positive number, got {}", options.threads);
+  if (options.threads < 0 || options.threads > 1024)
+    throw_error(ErrorCode::invalid_argument, "threads: expected 0 (all) or 1 to 1024, got {}", options.threads);
   check_device(options.device);
   const arch::ModelFiles files = arch::ModelFiles::read(directory);
   auto impl = std::make_unique<Impl>();

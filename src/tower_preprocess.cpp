@@ -52,20 +52,29 @@ void check_size(Size size, const std::string& name) {
                 size.height);
 }
 
-void check_target(const arch::Traits& traits, const arch::ImageTarget& target, const PreprocessOptions& options,
-                  const std::string& name) {
+void check_target(const arch::Traits& traits, const arch::ImageTarget& target, const std::string& name) {
   const int64_t values = checked_multiply(target.grid.patches(), traits.pixels.patch_values(), name);
   if (values > most_patch_bytes / 4)
     throw_error(ErrorCode::limit_exceeded, "{}: resized to {} x {} it would need {} patch values, more than {}", name,
                 target.resized.width, target.resized.height, values, most_patch_bytes / 4);
-  if (!options.max_tokens || target.rows <= *options.max_tokens) return;
+}
+
+void check_tokens(int64_t rows, const std::optional<int64_t>& most, const std::string& name,
+                  const std::string& advice = {}) {
+  if (most && rows > *most)
+    throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}{}", name, rows, *most,
+                advice);
+}
+
+/// A pixel limit that would have kept the picture within its tokens, if there is one; tried before it is said.
+std::string pixel_advice(const arch::Architecture& architecture, Size size, const arch::PixelBudget& budget,
+                         int64_t most_tokens) {
+  const arch::Traits& traits = architecture.traits();
   const int64_t unit = traits.pixels.patch * traits.merge_size;
-  const std::string advice = traits.has_pixel_limits
-                                 ? fmt::format("; max_pixels = {} would keep it below",
-                                               std::max<int64_t>(0, *options.max_tokens) * unit * unit)
-                                 : std::string();
-  throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}{}", name, target.rows,
-              *options.max_tokens, advice);
+  if (!traits.has_pixel_limits || most_tokens < 1 || most_tokens > (int64_t{1} << 30)) return {};
+  const int64_t pixels = most_tokens * unit * unit;
+  const arch::ImageTarget target = architecture.plan(size, {budget.min_pixels, pixels});
+  return target.rows <= most_tokens ? fmt::format("; max_pixels = {} would keep it within", pixels) : std::string();
 }
 
 /// Runs a plan of the architecture; its errors get the picture's name in front.
@@ -101,7 +110,9 @@ arch::ImageTarget VisionTower::Impl::plan(Size size, const PreprocessOptions& op
   check_size(size, name);
   const arch::PixelBudget budget = pixel_budget(traits(), options);
   const arch::ImageTarget target = with_name(name, [&] { return architecture->plan(size, budget); });
-  check_target(traits(), target, options, name);
+  check_target(traits(), target, name);
+  if (options.max_tokens && target.rows > *options.max_tokens)
+    check_tokens(target.rows, options.max_tokens, name, pixel_advice(*architecture, size, budget, *options.max_tokens));
   return target;
 }
 
@@ -124,7 +135,8 @@ arch::VideoTarget VisionTower::Impl::plan_video(Size frame, int64_t frames, cons
                                    .cap_pixels_per_frame = options.cap_pixels_per_frame,
                                    .budget = pixel_budget(traits(), preprocess)};
   const arch::VideoTarget target = with_name(name, [&] { return architecture->plan_video(request); });
-  check_target(traits(), target.target, preprocess, name);
+  check_target(traits(), target.target, name);
+  check_tokens(target.target.rows, preprocess.max_tokens, name);
   return target;
 }
 
@@ -154,7 +166,7 @@ Patches VisionTower::Impl::preprocess(std::span<const Image> images, const Prepr
                                .resized = target.resized,
                                .name = image.name(),
                                .content_hash = image.content_hash()});
-      if (options.progress) options.progress({Progress::Stage::preprocess, static_cast<int64_t>(i) + 1, count});
+      call_back(options.progress, Progress{Progress::Stage::preprocess, static_cast<int64_t>(i) + 1, count});
     }
     result.values = from_torch(buffer.values);
   });
@@ -188,7 +200,7 @@ Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const
       }
       image::write_patches(views, plan.target.resized, pixels, arithmetic(options.embed.resize), *pool,
                            buffer.rows(slot * grid.h * grid.w, grid.h * grid.w));
-      if (options.embed.progress) options.embed.progress({Progress::Stage::preprocess, slot + 1, grid.t});
+      call_back(options.embed.progress, Progress{Progress::Stage::preprocess, slot + 1, grid.t});
     }
     result.values = from_torch(buffer.values);
   });

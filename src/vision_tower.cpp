@@ -15,12 +15,12 @@ VisionTower::~VisionTower() = default;
 ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
   const arch::ImageTarget target = impl_->plan(size, options, "plan");
   const arch::Traits& traits = impl_->traits();
-  const arch::Prompt prompt = impl_->architecture->prompt(target.grid, arch::Modality::image);
+  const int64_t prompt_length = impl_->architecture->prompt_length(target.grid);
   return {.original = size,
           .resized = target.resized,
           .grid = target.grid,
           .tokens = target.rows,
-          .prompt_tokens = prompt.tokens.empty() ? target.rows : static_cast<int64_t>(prompt.tokens.size()),
+          .prompt_tokens = prompt_length > 0 ? prompt_length : target.rows,
           .pixel_bytes = target.grid.patches() * traits.pixels.patch_values() * int64_t{sizeof(float)},
           .working_bytes = working_bytes(traits, target.grid.patches(), impl_->dtype),
           .embedding_bytes = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype))};
@@ -36,6 +36,9 @@ std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const Image
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patches, const EmbedOptions& options) const {
+  if (options.min_pixels || options.max_pixels || options.resize != ResizeBackend::torchvision)
+    throw_error(ErrorCode::invalid_argument,
+                "min_pixels, max_pixels, resize: expected none for patches, which are preprocessed already");
   return impl_->embed(patches, options);
 }
 

@@ -22,7 +22,8 @@ struct MMEmbeddingInfo {
   int64_t pre_tokens = 0;       ///< leading rows that are special tokens (TokenLayout::exllamav2 only)
   int64_t post_tokens = 0;      ///< trailing rows that are special tokens
   /// The prompt ids of this picture as transformers' processor writes them: special tokens, and placeholder_id once for
-  /// every row of the tower. Empty if the model has no text side.
+  /// every row of the tower. Empty if the model has no text side. The ids are config.json's, and for tokens that it
+  /// does not name the tokenizer's added tokens.
   std::vector<int64_t> placeholder_tokens = {};
   int64_t placeholder_id = -1;  ///< the id in placeholder_tokens that stands for a row
   /// Why placeholder_tokens is empty although the model has a text side, such as a missing tokenizer.json.
@@ -33,7 +34,8 @@ struct MMEmbeddingInfo {
 };
 
 /// The rows that a language model reads in place of a picture, with the ids and the alias that stand for them in a
-/// prompt. A cheap immutable value: copies share the rows and the ids. Safe from many threads.
+/// prompt. A cheap immutable value: copies share the rows and the ids. Safe from many threads. One that was moved from
+/// may only be assigned to or destroyed.
 ///
 /// Ids are process-wide unique: [first_id, first_id + length), counted up from 1,000,000,000 and never used twice.
 /// Three views of the prompt: ids() (one unique id per row), tokens() (the model's real special ids around them, what a

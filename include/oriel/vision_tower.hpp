@@ -137,6 +137,7 @@ struct Patches {
 ///
 /// All methods are const and may be called from many threads at once. They return finished results: pending device work
 /// is waited for when rows are copied to the host. Compute on the CPU uses libtorch's threads (set_compute_threads).
+/// A tower that was moved from may only be assigned to or destroyed.
 /// Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family
 /// does not take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
 class ORIEL_API VisionTower {
@@ -166,6 +167,8 @@ class ORIEL_API VisionTower {
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
   /// Rows [tokens, hidden] for every picture of `patches`.
   [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;
+  /// Pixel limits and resize of the options must be left alone here: the pixels are done. Patches are not looked at for
+  /// anything but their shape.
   [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(const Patches& patches,
                                                               const EmbedOptions& options = {}) const;
 

@@ -39,6 +39,14 @@ PatchCoordinates patch_coordinates(std::span<const Grid> grids, int64_t merge) {
   return result;
 }
 
+void expect_distinct(const Json& config, int64_t placeholder, std::string_view placeholder_key,
+                     std::initializer_list<int64_t> special_tokens) {
+  for (const int64_t token : special_tokens)
+    if (token == placeholder)
+      throw_error(ErrorCode::malformed_model, "{}: expected {} to differ from the other special tokens, got {} for two",
+                  config.where(), placeholder_key, placeholder);
+}
+
 Prompt bracketed_prompt(int64_t start, int64_t placeholder, int64_t rows, int64_t end) {
   Prompt prompt{.tokens = std::vector(static_cast<size_t>(rows) + 2, placeholder),
                 .placeholder = placeholder,

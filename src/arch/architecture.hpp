@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -100,6 +101,8 @@ class Architecture {
   /// Rows that project makes of one grid.
   [[nodiscard]] virtual int64_t rows(const Grid& grid) const;
   [[nodiscard]] virtual Prompt prompt(const Grid& grid, Modality modality) const = 0;
+  /// Length of prompt's tokens, without making them; 0 without a text side.
+  [[nodiscard]] virtual int64_t prompt_length(const Grid& grid) const { return rows(grid) + 2; }
 
   /// Special tokens of ExLlamaV2's row layout (spec/reference_api.md 4): the prompt with other special tokens in it.
   [[nodiscard]] virtual Prompt reference_prompt(const Grid& grid, Modality modality) const {
@@ -119,6 +122,10 @@ struct PatchCoordinates {
   at::Tensor columns;
 };
 [[nodiscard]] PatchCoordinates patch_coordinates(std::span<const Grid> grids, int64_t merge);
+
+/// Throws malformed_model if a special token has the id of the placeholder: rows and tokens could not be told apart.
+void expect_distinct(const Json& config, int64_t placeholder, std::string_view placeholder_key,
+                     std::initializer_list<int64_t> special_tokens);
 
 /// A prompt of the form: start, n placeholders, end.
 [[nodiscard]] Prompt bracketed_prompt(int64_t start, int64_t placeholder, int64_t rows, int64_t end);

@@ -33,6 +33,10 @@ class Gemma3 final : public SiglipTower {
     start_token_ = special_token(config, "boi_token_index", "boi_token_id", 255999);
     end_token_ = special_token(config, "eoi_token_index", "eoi_token_id", 256000);
     image_token_ = special_token(config, "image_token_index", "image_token_id", 262144);
+    expect_distinct(config, image_token_, "image_token_index", {start_token_, end_token_});
+    if (const Json length = files.processor["image_seq_length"]; length.has_value() && length.integer() != wanted)
+      throw_error(ErrorCode::malformed_model, "{}: expected mm_tokens_per_image {} of config.json, got {}",
+                  length.where(), wanted, length.integer());
   }
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override {

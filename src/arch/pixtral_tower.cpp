@@ -110,6 +110,7 @@ void PixtralTower::read_special_tokens(const ModelFiles& files, const Defaults& 
   };
   break_token_ = find("image_break_token", "[IMG_BREAK]");
   end_token_ = find("image_end_token", "[IMG_END]");
+  expect_distinct(files.config, image_token_, "image_token_index", {break_token_, end_token_});
 }
 
 // Sides are floored after the division by the double ratio, then rounded up to whole rows of tokens: spec/pixtral.md 2.
@@ -184,6 +185,8 @@ Arrangement PixtralTower::arrange(std::span<const Grid> grids) const {
 }
 
 Prompt PixtralTower::prompt(const Grid& grid, Modality) const { return rows_with_breaks(grid, false); }
+
+int64_t PixtralTower::prompt_length(const Grid& grid) const { return rows(grid) + grid.h / traits_.merge_size; }
 
 Prompt PixtralTower::reference_prompt(const Grid& grid, Modality) const { return rows_with_breaks(grid, true); }
 

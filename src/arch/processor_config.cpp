@@ -46,13 +46,18 @@ image::PixelSpec read_pixel_spec(const Json& processor, image::PixelSpec spec) {
   spec.do_resize = read_step(processor["do_resize"], spec.do_resize);
   spec.do_rescale = read_step(processor["do_rescale"], spec.do_rescale);
   spec.do_normalize = read_step(processor["do_normalize"], spec.do_normalize);
-  spec.filter = read_filter(processor["resample"], spec.filter);
-  spec.rescale_factor = processor["rescale_factor"].number_or(spec.rescale_factor);
+  // A step that is off needs no numbers: null is fine for them then.
+  const auto counts = [](bool step, const Json& value) { return step || !value.is_null(); };
+  if (counts(spec.do_resize, processor["resample"])) spec.filter = read_filter(processor["resample"], spec.filter);
+  if (counts(spec.do_rescale, processor["rescale_factor"]))
+    spec.rescale_factor = processor["rescale_factor"].number_or(spec.rescale_factor);
   if (!std::isfinite(spec.rescale_factor) || spec.rescale_factor <= 0)
     throw_error(ErrorCode::malformed_model, "{}: expected a positive number, got {}",
                 processor["rescale_factor"].where(), processor["rescale_factor"].dump());
-  spec.mean = read_channels(processor["image_mean"], spec.mean, /*positive=*/false);
-  spec.std = read_channels(processor["image_std"], spec.std, /*positive=*/true);
+  if (counts(spec.do_normalize, processor["image_mean"]))
+    spec.mean = read_channels(processor["image_mean"], spec.mean, /*positive=*/false);
+  if (counts(spec.do_normalize, processor["image_std"]))
+    spec.std = read_channels(processor["image_std"], spec.std, /*positive=*/true);
   if (read_step(processor["do_center_crop"], false))
     throw_error(ErrorCode::unsupported_model, "{}: expected false, got true", processor["do_center_crop"].where());
   return spec;

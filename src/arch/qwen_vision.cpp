@@ -49,8 +49,8 @@ QwenVision::QwenVision(const ModelFiles& files, std::string family, nn::NormKind
 
   nn::VitSpec& vit = traits_.vit;
   vit.depth = vision["depth"].integer_in_or(1, 1000, 32);
-  const Json heads = vision["num_heads"];
-  vit.heads = (heads.is_absent() ? vision["num_attention_heads"] : heads).integer_in_or(1, widest, 16);
+  const Json heads = vision["num_attention_heads"];  // the alias wins where both are there
+  vit.heads = (heads.is_absent() ? vision["num_heads"] : heads).integer_in_or(1, widest, 16);
   vit.norm = norm;
   vit.norm_eps = 1e-6;
   vit.rotary = ops::RotaryPrecision::float32;
@@ -101,7 +101,12 @@ void QwenVision::read_processors(const ModelFiles& files) {
   const Json& processor = files.video_processor;
   sampling_.enabled = processor["do_sample_frames"].has_value() && processor["do_sample_frames"].boolean();
   if (processor["num_frames"].has_value()) sampling_.frames = processor["num_frames"].integer_in(1, 1 << 20);
-  if (processor["fps"].has_value()) sampling_.fps = processor["fps"].number();
+  if (const Json fps = processor["fps"]; fps.has_value()) {
+    sampling_.fps = fps.number();
+    if (!(*sampling_.fps > 0 && *sampling_.fps < 1e6))
+      throw_error(ErrorCode::malformed_model, "{}: expected a positive number of frames per second, got {}",
+                  fps.where(), fps.dump());
+  }
   sampling_.min_frames = processor["min_frames"].integer_in_or(1, 1 << 20, 4);
   sampling_.max_frames = processor["max_frames"].integer_in_or(1, 1 << 20, 768);
   max_video_tokens_ = processor["max_video_tokens"].integer_in_or(1, 1 << 30, 128000);
@@ -134,6 +139,8 @@ void QwenVision::read_special_tokens(const Json& config) {
   end_token_ = config["vision_end_token_id"].integer_or(151653);
   image_token_ = config["image_token_id"].integer_or(151655);
   video_token_ = config["video_token_id"].integer_or(151656);
+  expect_distinct(config, image_token_, "image_token_id", {start_token_, end_token_});
+  expect_distinct(config, video_token_, "video_token_id", {start_token_, end_token_});
 }
 
 Size QwenVision::resized(Size size, PixelLimits limits, const PixelBudget& budget, bool do_resize) const {
@@ -169,8 +176,9 @@ VideoTarget QwenVision::plan_video(const VideoRequest& request) const {
   if (request.cap_pixels_per_frame || cap_pixels_per_frame_) {
     const int64_t unit = traits_.pixels.patch * traits_.merge_size;
     const int64_t shortest = budget.min_pixels.value_or(limits.min);
-    const auto total = static_cast<int64_t>(real(max_video_tokens_ * unit * unit) * 0.9);
-    const auto floor = static_cast<int64_t>(real(shortest) * 1.05);
+    const double most = real(most_pixels);  // keeps what a file claims within 64 bits
+    const auto total = static_cast<int64_t>(std::min(real(max_video_tokens_) * real(unit * unit) * 0.9, most));
+    const auto floor = static_cast<int64_t>(std::min(real(shortest) * 1.05, most));
     budget.max_pixels = std::max(std::min(budget.max_pixels.value_or(limits.max), total * temporal / kept), floor);
   }
   const Size target = resized(request.frame, limits, budget, traits_.video_pixels.do_resize);
@@ -205,6 +213,8 @@ std::vector<int64_t> QwenVision::sample(const VideoRequest& request) const {
   const at::Tensor steps = (frames || fps) ? at::arange(0, total, real(total) / wanted, at::kFloat).to(at::kLong)
                                            : at::arange(total, at::kLong);
   for (int64_t i = 0; i < steps.size(0); ++i) indices.push_back(steps[i].item<int64_t>());
+  // Rounding can add a step that ends at `total` itself, a frame that does not exist: transformers raises there.
+  while (!indices.empty() && indices.back() >= total) indices.pop_back();
   return indices;
 }
 

@@ -16,6 +16,7 @@ class Siglip final : public SiglipTower {
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override { return features; }
   Prompt prompt(const Grid&, Modality) const override { return {}; }
+  int64_t prompt_length(const Grid&) const override { return 0; }
 
  private:
   /// The vision half of a two-tower model, or a file that is the vision config itself.

@@ -34,9 +34,10 @@ std::string other_weights(const fs::path& directory) {
   std::vector<std::string> gguf;
   std::vector<std::string> safetensors;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    const std::string name = entry.path().filename().string();
-    const std::string extension = entry.path().extension().string();
+  for (fs::directory_iterator place(directory, error); !error && place != fs::directory_iterator();
+       place.increment(error)) {
+    const std::string name = place->path().filename().string();
+    const std::string extension = place->path().extension().string();
     if (extension == ".bin" || extension == ".pt" || extension == ".pth") pickled.push_back(name);
     if (extension == ".gguf") gguf.push_back(name);
     if (extension == ".safetensors") safetensors.push_back(name);

@@ -129,7 +129,7 @@ TEST_F(EmbeddingFile, WhatIsWrongIsNamed) {
   write({"embeddings", "I64", {3}, std::as_bytes(std::span(six))}, good_metadata);
   expect_refused(": embeddings: expected dtype F32, BF16 or F16, got I64");
   write({"embeddings", "F32", {6}, std::as_bytes(std::span(six))}, good_metadata);
-  expect_refused(": embedding rows: expected a tensor [length, hidden], got one of 1 dimensions and 6 elements");
+  expect_refused(": embeddings: expected a shape [length, hidden], got [6]");
 
   const auto spoil = [&](const std::string& from, const std::string& to, const std::string& message) {
     std::string metadata = good_metadata;

@@ -93,7 +93,7 @@ TEST(Plan, MorePatchesThanMemoryCanHoldAreRefused) {
 TEST(Plan, TooManyTokensAreRefusedWithAdvice) {
   const VisionTower tower = VisionTower::load(plans_root + "/qwen2_vl_7b", {.weights = false});
   expect_error(ErrorCode::limit_exceeded,
-               "plan: needs 1296 tokens, more than max_tokens = 1000; max_pixels = 784000 would keep it below", [&] {
+               "plan: needs 1296 tokens, more than max_tokens = 1000; max_pixels = 784000 would keep it within", [&] {
                  (void)tower.plan({1000, 1000}, {.max_tokens = 1000});
                });
   EXPECT_LE(tower.plan({1000, 1000}, {.max_pixels = 784000, .max_tokens = 1000}).tokens, 1000);

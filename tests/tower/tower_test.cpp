@@ -193,7 +193,7 @@ TEST_P(EveryFamily, APictureWithTooManyTokensIsRefusedBeforeItsPixelsAreRead) {
   EXPECT_EQ(tower.get_image_embeddings(image, {.max_tokens = tokens}).length(), tokens);
   const int64_t unit = tower.patch_size() * tower.merge_size();
   const std::string advice =
-      tower.has_pixel_limits() ? fmt::format("; max_pixels = {} would keep it below", (tokens - 1) * unit * unit) : "";
+      tower.has_pixel_limits() ? fmt::format("; max_pixels = {} would keep it within", (tokens - 1) * unit * unit) : "";
   expect_error(ErrorCode::limit_exceeded,
                fmt::format("photo.jpg: needs {} tokens, more than max_tokens = {}{}", tokens, tokens - 1, advice),
                [&] { (void)tower.get_image_embeddings(image, {.max_tokens = tokens - 1}); });
@@ -264,7 +264,7 @@ TEST(Load, DtypesThatAreNotFloatsAreRefused) {
     expect_error(ErrorCode::invalid_argument,
                  fmt::format("dtype: expected float32, bfloat16 or float16, got {}", to_string(dtype)),
                  [&] { (void)load_tiny("pixtral", {.dtype = dtype}); });
-  expect_error(ErrorCode::invalid_argument, "threads: expected 0 (all) or a positive number, got -1",
+  expect_error(ErrorCode::invalid_argument, "threads: expected 0 (all) or 1 to 1024, got -1",
                [] { (void)load_tiny("pixtral", {.threads = -1}); });
   expect_error(ErrorCode::invalid_argument, "threads: expected a positive number, got 0",
                [] { set_compute_threads(0); });

@@ -98,10 +98,17 @@ TEST_P(QwenVideo, BadVideosAreRefused) {
                  "sample_fps, sample_frames: expected one of them, got both");
   expect_refused(frames(2), {.sample_frames = 4}, "frame 0: video: expected to sample 1 to 2 frames, got 4");
   expect_refused(frames(2), {.sample_frames = 0}, "frame 0: video: expected to sample 1 to 2 frames, got 0");
-  expect_error(ErrorCode::limit_exceeded,
-               "frame 0: needs 8 tokens, more than max_tokens = 7; max_pixels = 5488 would "
-               "keep it below",
+  expect_error(ErrorCode::limit_exceeded, "frame 0: needs 8 tokens, more than max_tokens = 7",
                [&] { (void)tower.get_video_embeddings(frames(4), {.embed = {.max_tokens = 7}}); });
+}
+
+// Dividing and rounding gives one step too many for these; the frame behind the last one does not exist.
+TEST(Video, SamplingNeverTakesAFramePastTheEnd) {
+  const VisionTower tower = load_tiny("qwen2_vl");
+  for (const auto& [total, wanted] : {std::pair{17, 14}, {30, 26}, {41, 28}, {49, 44}}) {
+    const Patches patches = tower.preprocess_video(frames(total), {.sample_frames = wanted});
+    EXPECT_EQ(patches.images.front().grid.t, wanted / 2) << wanted << " of " << total;
+  }
 }
 
 TEST(Video, OtherFamiliesTakePictures) {
