@@ -1,9 +1,12 @@
 #pragma once
 // oriel: the image half of vision-language models. One include for everything but oriel/torch.hpp.
+#include <oriel/embedding_cache.hpp>
 #include <oriel/error.hpp>
 #include <oriel/image.hpp>
+#include <oriel/log.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/safetensors.hpp>
 #include <oriel/tensor.hpp>
 #include <oriel/types.hpp>
+#include <oriel/version.hpp>
 #include <oriel/vision_tower.hpp>
