@@ -13,7 +13,8 @@ int main(int argc, char** argv) try {
 
   std::printf("%s: rows [%ld, %ld], ids from %ld\n", embedding.text_alias().c_str(), embedding.length(),
               embedding.hidden_size(), embedding.first_id());
-  std::printf("prompt ids %ld, %ld, ... %ld\n", embedding.tokens()[0], embedding.tokens()[1], embedding.tokens().back());
+  std::printf("prompt ids %ld, %ld, ... %ld\n", embedding.tokens()[0], embedding.tokens()[1],
+              embedding.tokens().back());
   std::printf("first value %.6f\n", embedding.embeddings().to_float32()[0]);
 } catch (const oriel::Error& error) {
   return std::fprintf(stderr, "%s\n", error.what()), 1;
