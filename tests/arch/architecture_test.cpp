@@ -300,6 +300,26 @@ TEST(Contradictions, AreNamedWithBothSides) {
                  "/config.json: vision_config.image_size: expected at least patch_size 300, got 224");
 }
 
+TEST(Contradictions, APlaceholderThatIsASpecialTokenToo) {
+  expect_refused(ErrorCode::malformed_model, R"({"model_type": "qwen2_vl", "image_token_id": 151652})", "{}",
+                 "/config.json: expected image_token_id to differ from the other special tokens, got 151652 for two");
+  expect_refused(ErrorCode::malformed_model, R"({"model_type": "qwen2_5_vl", "video_token_id": 151653})", "{}",
+                 "/config.json: expected video_token_id to differ from the other special tokens, got 151653 for two");
+  expect_refused(
+      ErrorCode::malformed_model,
+      R"({"model_type": "gemma3", "vision_config": {"image_size": 896, "patch_size": 14}, "boi_token_index": 262144})",
+      R"({"size": {"height": 896, "width": 896}})",
+      "/config.json: expected image_token_index to differ from the other special tokens, got 262144 for two");
+}
+
+TEST(Aliases, TheAliasOfNumHeadsWins) {
+  EXPECT_EQ(build(R"({"model_type": "qwen2_vl", "vision_config": {"num_heads": 8}})")->traits().vit.heads, 8);
+  EXPECT_EQ(build(R"({"model_type": "qwen2_vl", "vision_config": {"num_heads": 8, "num_attention_heads": 4}})")
+                ->traits()
+                .vit.heads,
+            4);
+}
+
 TEST(Contradictions, ProcessorsOwnGeometryMustAgree) {
   CheckpointDirectory directory(mistral3);
   directory.write("processor_config.json", R"({"patch_size": 16, "spatial_merge_size": 2})");
@@ -334,6 +354,8 @@ TEST(BadNumbers, AreRefusedByNameRangeAndValue) {
                  "/config.json: vision_config.layer_norm_eps: expected a small positive number, got -1");
   expect_refused(malformed, R"({"model_type": "siglip", "vision_config": {"layer_norm_eps": NaN}})", "{}",
                  "/config.json: line 1, column 62: expected a finite number, got NaN");
+  expect_refused(malformed, qwen2, R"({"fps": 0})",
+                 "/preprocessor_config.json: fps: expected a positive number of frames per second, got 0");
   expect_refused(malformed, qwen2, R"({"max_pixels": 0})",
                  "/preprocessor_config.json: max_pixels: expected an integer in [1, 1099511627776], got 0");
   expect_refused(malformed, R"({"model_type": "qwen2_5_vl", "vision_config": {"fullatt_block_indexes": null}})", "{}",
@@ -421,6 +443,15 @@ TEST(Prompt, QwenTellsPicturesFromVideos) {
   EXPECT_THAT(video.tokens, ElementsAre(151652, 151656, 151656, 151653));
   EXPECT_EQ(video.pre_tokens, 1);
   EXPECT_EQ(video.post_tokens, 1);
+}
+
+TEST(PixelSpec, StepsThatAreOffNeedNoNumbers) {
+  const auto architecture = build(R"({"model_type": "qwen2_vl"})",
+                                  R"({"do_normalize": false, "image_mean": null, "image_std": null,
+                                      "do_rescale": false, "rescale_factor": null})");
+  EXPECT_FALSE(architecture->traits().pixels.do_normalize);
+  expect_refused(ErrorCode::malformed_model, R"({"model_type": "qwen2_vl"})", R"({"image_mean": null})",
+                 "/preprocessor_config.json: image_mean: expected an array of numbers, got null");
 }
 
 }  // namespace

@@ -56,6 +56,13 @@ TEST(PixelSpec, NullSkipsAStep) {
   EXPECT_FALSE(spec.do_normalize);
 }
 
+TEST(PixelSpec, AStepThatIsOffNeedsNoNumbers) {
+  const image::PixelSpec spec = read(R"({"do_resize": false, "resample": null, "do_rescale": null,
+      "rescale_factor": null, "do_normalize": false, "image_mean": null, "image_std": null})");
+  EXPECT_EQ(spec.mean, clip_mean);
+  EXPECT_EQ(spec.rescale_factor, 1.0 / 255.0);
+}
+
 TEST(PixelSpec, NullWhereTransformersRaisesIsAnError) {
   constexpr auto malformed = ErrorCode::malformed_model;
   expect_refused(malformed, R"({"image_mean": null})", "image_mean: expected an array of numbers, got null");
