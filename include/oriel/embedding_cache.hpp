@@ -66,7 +66,7 @@ class ORIEL_API EmbeddingCache {
   void clear();
 
  private:
-  struct Impl;
+  struct ORIEL_LOCAL Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -193,7 +193,7 @@ class ORIEL_API VisionTower {
   [[nodiscard]] int64_t weight_bytes() const noexcept;
 
  private:
-  struct Impl;
+  struct ORIEL_LOCAL Impl;
   explicit VisionTower(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
