@@ -154,7 +154,8 @@ nn::VitWeights PixtralTower::load(WeightReader& reader) {
         .qkv = reader.linear({attention + "q_proj", attention + "k_proj", attention + "v_proj"}, vit.width, vit.width,
                              /*bias=*/false),
         .proj = reader.linear(attention + "o_proj", vit.width, vit.width, /*bias=*/false),
-        .up = reader.linear({mlp + "gate_proj", mlp + "up_proj"}, vit.mlp_width, vit.width, /*bias=*/false),
+        .gate = reader.linear(mlp + "gate_proj", vit.mlp_width, vit.width, /*bias=*/false),
+        .up = reader.linear(mlp + "up_proj", vit.mlp_width, vit.width, /*bias=*/false),
         .down = reader.linear(mlp + "down_proj", vit.width, vit.mlp_width, /*bias=*/false),
     });
   }

@@ -79,8 +79,8 @@ class Qwen25VL final : public QwenVision {
   nn::BlockWeights load_mlp(WeightReader& reader, const std::string& block) const override {
     const nn::VitSpec& vit = traits_.vit;
     nn::BlockWeights weights;
-    weights.up =
-        reader.linear({block + "mlp.gate_proj", block + "mlp.up_proj"}, vit.mlp_width, vit.width, /*bias=*/true);
+    weights.gate = reader.linear(block + "mlp.gate_proj", vit.mlp_width, vit.width, /*bias=*/true);
+    weights.up = reader.linear(block + "mlp.up_proj", vit.mlp_width, vit.width, /*bias=*/true);
     weights.down = reader.linear(block + "mlp.down_proj", vit.width, vit.mlp_width, /*bias=*/true);
     return weights;
   }

@@ -78,6 +78,7 @@ nn::VitWeights SiglipTower::load(WeightReader& reader) {
         .qkv = reader.linear({attention + "q_proj", attention + "k_proj", attention + "v_proj"}, vit.width, vit.width,
                              /*bias=*/true),
         .proj = reader.linear(attention + "out_proj", vit.width, vit.width, /*bias=*/true),
+        .gate = {},
         .up = reader.linear(layer + "mlp.fc1", vit.mlp_width, vit.width, /*bias=*/true),
         .down = reader.linear(layer + "mlp.fc2", vit.width, vit.mlp_width, /*bias=*/true),
     });

@@ -49,19 +49,14 @@ at::Tensor Vit::block(const at::Tensor& hidden, const VitInput& input, int64_t i
   const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(index)];
 
   const at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
-  at::Tensor q = qkv.select(1, 0);  // [T, heads, head_dim]
-  at::Tensor k = qkv.select(1, 1);
-  if (input.rotary.defined()) {
-    q = ops::rotate(q, input.rotary, spec_.rotary);
-    k = ops::rotate(k, input.rotary, spec_.rotary);
-  }
-  const at::Tensor attended =
-      ops::attention(q, k, qkv.select(1, 2), windowed ? input.cu_window_seqlens : input.cu_seqlens,
-                     1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
+  if (input.rotary.defined()) ops::rotate_query_key(qkv, input.rotary, spec_.rotary);
+  const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2),
+                                             windowed ? input.cu_window_seqlens : input.cu_seqlens,
+                                             1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
   const at::Tensor x = weights.proj.add_to(hidden, attended);
 
   const at::Tensor normed = norm(x, weights.norm2);
-  const at::Tensor middle = spec_.gated_mlp ? ops::gated_activate(weights.up(normed), spec_.activation)
+  const at::Tensor middle = spec_.gated_mlp ? weights.up.multiply_with(weights.gate(normed, spec_.activation), normed)
                                             : weights.up(normed, spec_.activation);
   return weights.down.add_to(x, middle);
 }

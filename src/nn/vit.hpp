@@ -45,7 +45,8 @@ struct BlockWeights {
   NormWeights norm1, norm2;
   ops::Linear qkv;   ///< width -> 3 * width: all of q, then k, then v
   ops::Linear proj;  ///< width -> width
-  ops::Linear up;    ///< width -> mlp_width, or 2 * mlp_width where gated: the gate first
+  ops::Linear gate;  ///< width -> mlp_width, where gated
+  ops::Linear up;    ///< width -> mlp_width
   ops::Linear down;  ///< mlp_width -> width
 };
 

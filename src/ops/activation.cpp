@@ -40,9 +40,4 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
   throw_error(ErrorCode::internal, "activate: unknown activation {}", static_cast<int>(activation));
 }
 
-at::Tensor gated_activate(const at::Tensor& gate_up, Activation activation) {
-  const int64_t width = gate_up.size(-1) / 2;
-  return activate(gate_up.narrow(-1, 0, width), activation) * gate_up.narrow(-1, width, width);
-}
-
 }  // namespace oriel::ops

@@ -14,8 +14,4 @@ enum class Activation { identity, relu, silu, gelu_erf, gelu_tanh, quick_gelu };
 /// Elementwise, in x's dtype. quick_gelu(x) = x * sigmoid(1.702 x), rounded after each step as transformers does.
 [[nodiscard]] at::Tensor activate(const at::Tensor& x, Activation activation);
 
-/// activate(gate) * up, where gate_up [T, 2 M] holds the gate in its first and the up projection in its last M columns;
-/// the activated gate is rounded to the working dtype before the product. Result [T, M].
-[[nodiscard]] at::Tensor gated_activate(const at::Tensor& gate_up, Activation activation);
-
 }  // namespace oriel::ops

@@ -19,8 +19,8 @@ using Scalars = c10::List<std::optional<at::Scalar>>;
 using PackFn = at::Tensor(const at::Tensor&, std::optional<c10::SymInt>);
 using LinearFn = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
                             Scalars, std::optional<c10::string_view>);
-using LinearAddFn = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                               const std::optional<at::Tensor>&, c10::string_view);
+using LinearBinaryFn = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                  const std::optional<at::Tensor>&, c10::string_view);
 
 template <typename Fn>
 std::optional<c10::TypedOperatorHandle<Fn>> find_operator(const char* name, const char* overload) {
@@ -32,9 +32,9 @@ std::optional<c10::TypedOperatorHandle<Fn>> find_operator(const char* name, cons
 struct PackedOperators {
   std::optional<c10::TypedOperatorHandle<PackFn>> pack = find_operator<PackFn>("mkldnn::_reorder_linear_weight", "");
   std::optional<c10::TypedOperatorHandle<LinearFn>> linear = find_operator<LinearFn>("mkldnn::_linear_pointwise", "");
-  std::optional<c10::TypedOperatorHandle<LinearAddFn>> linear_add =
-      find_operator<LinearAddFn>("mkldnn::_linear_pointwise", "binary");
-  [[nodiscard]] bool complete() const { return pack && linear && linear_add; }
+  std::optional<c10::TypedOperatorHandle<LinearBinaryFn>> linear_binary =
+      find_operator<LinearBinaryFn>("mkldnn::_linear_pointwise", "binary");
+  [[nodiscard]] bool complete() const { return pack && linear && linear_binary; }
 };
 
 const PackedOperators& packed_operators() {
@@ -99,7 +99,12 @@ at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const 
 
 at::Tensor Linear::add_to(const at::Tensor& residual, const at::Tensor& x) const {
   if (!packed_) return residual + linear_reference(x, weight_, bias_);
-  return packed_operators().linear_add->call(x.contiguous(), residual.contiguous(), weight_, optional(bias_), "add");
+  return packed_operators().linear_binary->call(x.contiguous(), residual.contiguous(), weight_, optional(bias_), "add");
+}
+
+at::Tensor Linear::multiply_with(const at::Tensor& other, const at::Tensor& x) const {
+  if (!packed_) return other * linear_reference(x, weight_, bias_);
+  return packed_operators().linear_binary->call(x.contiguous(), other.contiguous(), weight_, optional(bias_), "mul");
 }
 
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -21,6 +21,9 @@ class Linear {
   /// residual [T, out] + x W^T + b.
   [[nodiscard]] at::Tensor add_to(const at::Tensor& residual, const at::Tensor& x) const;
 
+  /// other [T, out] * (x W^T + b), elementwise: the second half of a gated MLP.
+  [[nodiscard]] at::Tensor multiply_with(const at::Tensor& other, const at::Tensor& x) const;
+
   [[nodiscard]] bool defined() const { return out_ > 0; }
   [[nodiscard]] int64_t in_features() const { return in_; }
   [[nodiscard]] int64_t out_features() const { return out_; }

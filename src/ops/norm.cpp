@@ -1,9 +1,15 @@
 #include "ops/norm.hpp"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/rsqrt.h>
+
+#include <cmath>
+
+#include "ops/vectorised.hpp"
 
 namespace oriel::ops {
 namespace {
@@ -14,13 +20,48 @@ at::Tensor normalise(const at::Tensor& x, double eps) {
   return wide * at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
 }
 
+/// Sum of squares in 16 running sums, so that the order of additions does not depend on the instruction set.
+ORIEL_VECTORISED float sum_of_squares(const float* x, int64_t width) {
+  constexpr int64_t lanes = 16;
+  float sums[lanes] = {};
+  const int64_t whole = width / lanes * lanes;
+  for (int64_t i = 0; i < whole; i += lanes)
+    for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += x[i + lane] * x[i + lane];
+  for (int64_t i = whole; i < width; ++i) sums[i - whole] += x[i] * x[i];
+  float total = 0;
+  for (const float sum : sums) total += sum;
+  return total;
+}
+
+ORIEL_VECTORISED void scale_row(const float* x, const float* weight, float factor, float* y, int64_t width) {
+  for (int64_t i = 0; i < width; ++i) y[i] = x[i] * factor * weight[i];
+}
+
 }  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || !x.is_contiguous() || !weight.is_contiguous())
+    return rms_norm_reference(x, weight, eps);
+  at::Tensor result = at::empty_like(x);
+  const int64_t width = x.size(-1);
+  const auto* from = x.const_data_ptr<float>();
+  const auto* scale = weight.const_data_ptr<float>();
+  auto* to = result.mutable_data_ptr<float>();
+  at::parallel_for(0, width == 0 ? 0 : x.numel() / width, 32, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float mean = sum_of_squares(from + row * width, width) / static_cast<float>(width);
+      const float factor = 1.0F / std::sqrt(mean + static_cast<float>(eps));
+      scale_row(from + row * width, scale, factor, to + row * width, width);
+    }
+  });
+  return result;
+}
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
   return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
 }
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return normalise(x, eps).to(x.scalar_type()) * weight;
 }
 

@@ -1,11 +1,14 @@
 #include "ops/rotary.hpp"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
+
+#include "ops/vectorised.hpp"
 
 namespace oriel::ops {
 namespace {
@@ -15,7 +18,41 @@ at::Tensor rotate_half(const at::Tensor& x) {
   return at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
 }
 
+/// One token of q or k: x [heads, head_dim] in place.
+ORIEL_VECTORISED void rotate_token(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim) {
+  const int64_t half = head_dim / 2;
+  for (int64_t head = 0; head < heads; ++head, x += head_dim)
+    for (int64_t j = 0; j < half; ++j) {
+      const float low = x[j];
+      const float high = x[j + half];
+      x[j] = low * cos[j] - high * sin[j];
+      x[j + half] = high * cos[j + half] + low * sin[j + half];
+    }
+}
+
 }  // namespace
+
+void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision) {
+  if (!qkv.is_cpu() || qkv.scalar_type() != at::kFloat || !qkv.is_contiguous()) {
+    for (const int64_t part : {0, 1}) {
+      const at::Tensor x = qkv.select(1, part);
+      x.copy_(rotate(x, rotary, precision));
+    }
+    return;
+  }
+  const at::Tensor cos_table = rotary.cos.contiguous();
+  const at::Tensor sin_table = rotary.sin.contiguous();
+  const auto* cos = cos_table.const_data_ptr<float>();
+  const auto* sin = sin_table.const_data_ptr<float>();
+  auto* data = qkv.mutable_data_ptr<float>();
+  const int64_t heads = qkv.size(2);
+  const int64_t head_dim = qkv.size(3);
+  at::parallel_for(0, qkv.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (const int64_t part : {0, 1})
+        rotate_token(data + (t * 3 + part) * heads * head_dim, cos + t * head_dim, sin + t * head_dim, heads, head_dim);
+  });
+}
 
 at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision) {
   const auto dtype = precision == RotaryPrecision::working ? x.scalar_type() : at::kFloat;

@@ -16,8 +16,13 @@ struct Rotary {
   [[nodiscard]] bool defined() const { return cos.defined(); }
 };
 
-/// x * cos + rotate_half(x) * sin, rotate_half(x) = concat(-x[D/2:], x[:D/2]), for x [T, heads, head_dim].
+/// The reference: x * cos + rotate_half(x) * sin, rotate_half(x) = concat(-x[D/2:], x[:D/2]), for x [T, heads,
+/// head_dim].
 [[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
+
+/// Rotates q and k of a packed product qkv [T, 3, heads, head_dim] where they lie; v is left alone. One pass over
+/// memory for float32 on the CPU; elsewhere `rotate`, copied back.
+void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision);
 
 /// theta^(-2k / dimensions), k = 0 .. dimensions / 2 - 1, in float32 as transformers computes them.
 [[nodiscard]] at::Tensor inverse_frequencies(double theta, int64_t dimensions);

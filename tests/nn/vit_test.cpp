@@ -50,7 +50,8 @@ struct Tower {
     VitWeights result{packed(tensors.patch), tensors.before_blocks, tensors.after_blocks, {}};
     for (const BlockTensors& block : tensors.blocks)
       result.blocks.push_back({block.norm1, block.norm2, joined({block.q, block.k, block.v}), packed(block.proj),
-                               spec.gated_mlp ? joined({block.gate, block.up}) : packed(block.up), packed(block.down)});
+                               spec.gated_mlp ? packed(block.gate) : ops::Linear(), packed(block.up),
+                               packed(block.down)});
     return result;
   }
 };

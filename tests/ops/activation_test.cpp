@@ -96,38 +96,6 @@ TEST(Activation, QuickGeluIsRoundedAfterEveryStep) {
   expect_equal_values(activate(x, Activation::quick_gelu), expected, "seed 1");
 }
 
-TEST(Activation, GatedProductIsActivatedGateTimesUp) {
-  Random random(2);
-  const at::Tensor gate_up = random.normal({7, 22}, 2);
-  const std::vector<double> values = doubles(gate_up);
-  for (const Activation activation : all) {
-    std::vector<double> expected;
-    for (size_t row = 0; row < 7; ++row)
-      for (size_t column = 0; column < 11; ++column)
-        expected.push_back(formula(values[row * 22 + column], activation) * values[row * 22 + 11 + column]);
-    const at::Tensor got = gated_activate(gate_up, activation);
-    EXPECT_EQ(got.sizes(), (std::vector<int64_t>{7, 11}));
-    EXPECT_LT(relative_error(doubles(got), expected), 1e-6) << "seed 2, activation " << static_cast<int>(activation);
-  }
-}
-
-TEST(Activation, TheGateIsRoundedBeforeTheProduct) {
-  const at::Tensor gate_up = Random(3).normal({9, 64}, 2).to(at::kBFloat16);
-  const std::vector<float> gates = floats(activate(gate_up.narrow(1, 0, 32), Activation::silu));
-  const std::vector<float> inputs = floats(gate_up);
-  std::vector<float> expected;
-  bool one_rounding_would_differ = false;
-  for (size_t row = 0; row < 9; ++row)
-    for (size_t column = 0; column < 32; ++column) {
-      const float up = inputs[row * 64 + 32 + column];
-      expected.push_back(rounded(gates[row * 32 + column] * up));
-      const double wide = formula(static_cast<double>(inputs[row * 64 + column]), Activation::silu);
-      one_rounding_would_differ |= rounded(static_cast<float>(wide) * up) != expected.back();
-    }
-  EXPECT_TRUE(one_rounding_would_differ);
-  expect_equal_values(gated_activate(gate_up, Activation::silu), expected, "seed 3");
-}
-
 TEST(Activation, NamesAreThoseOfTransformers) {
   const std::vector<std::pair<const char*, Activation>> names{{"gelu", Activation::gelu_erf},
                                                               {"gelu_python", Activation::gelu_erf},

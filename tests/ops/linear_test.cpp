@@ -112,6 +112,23 @@ TEST(Linear, AddToAddsTheResidual) {
     }
 }
 
+TEST(Linear, MultiplyWithMultipliesElementwise) {
+  for (const Sizes& size : sizes)
+    for (const bool with_bias : {false, true}) {
+      SCOPED_TRACE(describe(size, with_bias));
+      const Layer layer = make_layer(size, with_bias, static_cast<uint64_t>(size.in));
+      const Linear linear(layer.weight, layer.bias);
+      const std::vector<double> factors = doubles(layer.residual);
+      const std::vector<double> got = doubles(linear.multiply_with(layer.residual, layer.x));
+      const Truth truth = product(layer.x, layer.weight, layer.bias);
+      ASSERT_EQ(got.size(), truth.values.size());
+      for (size_t i = 0; i < got.size(); ++i)
+        ASSERT_NEAR(got[i], factors[i] * truth.values[i],
+                    static_cast<double>(size.in + 4) * 0x1p-24 * truth.magnitudes[i] * std::abs(factors[i]));
+      EXPECT_EQ(doubles(layer.residual), factors) << "the factors were written to";
+    }
+}
+
 TEST(Linear, InBfloat16IsAsCloseToTheTruthAsTheReference) {
   for (const Sizes& size : sizes)
     for (const bool with_bias : {false, true}) {

@@ -145,5 +145,30 @@ TEST(RmsNorm, EpsKeepsARowOfZerosFinite) {
   expect_equal_values(rms_norm_offset(zeros, weight, 1e-6), std::vector<float>(16, 0), "rms_norm_offset");
 }
 
+TEST(RmsNorm, OnePassEqualsTheReferenceAtEveryWidth) {
+  for (const int64_t width : {1, 2, 15, 16, 17, 31, 33, 100, 1280}) {
+    SCOPED_TRACE(testing::Message() << "width and seed " << width);
+    Random random(static_cast<uint64_t>(width));
+    const at::Tensor x = random.normal({37, width}, 3);
+    const at::Tensor weight = random.normal({width});
+    EXPECT_LT(relative_error(doubles(rms_norm(x, weight, 1e-6)), doubles(rms_norm_reference(x, weight, 1e-6))), 1e-6);
+  }
+}
+
+TEST(RmsNorm, NanStaysInItsRow) {
+  Random random(4);
+  at::Tensor x = random.normal({5, 40});
+  const at::Tensor weight = random.normal({40});
+  const std::vector<float> clean = floats(rms_norm(x, weight, 1e-6));
+  x[2][7] = std::nanf("");
+  const std::vector<float> spoilt = floats(rms_norm(x, weight, 1e-6));
+  for (size_t i = 0; i < clean.size(); ++i) {
+    if (i / 40 == 2)
+      EXPECT_TRUE(std::isnan(spoilt[i])) << i;
+    else
+      EXPECT_EQ(spoilt[i], clean[i]) << i;
+  }
+}
+
 }  // namespace
 }  // namespace oriel::ops

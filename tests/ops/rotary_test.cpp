@@ -125,5 +125,23 @@ TEST(AxialRotary, TurnsQuartersWithRowsAndColumns) {
     }
 }
 
+TEST(RotateQueryKey, EqualsRotateWhereTheyLieAndLeavesTheValues) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const int64_t head_dim : {4, 20, 64, 72, 80})
+      for (const RotaryPrecision precision : {RotaryPrecision::working, RotaryPrecision::float32})
+        for (const bool strided : {false, true}) {
+          SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << ", strided " << strided);
+          Random random(static_cast<uint64_t>(head_dim));
+          const Rotary rotary = random_rotary(random, head_dim);
+          const at::Tensor wide = random.normal({tokens, 4, heads, head_dim}, 2).to(dtype);
+          const at::Tensor qkv = strided ? wide.narrow(1, 0, 3) : wide.narrow(1, 0, 3).contiguous();
+          const at::Tensor before = qkv.clone();
+          rotate_query_key(qkv, rotary, precision);
+          for (const int64_t part : {0, 1})
+            expect_equal_values(qkv.select(1, part), floats(rotate(before.select(1, part), rotary, precision)), "q, k");
+          expect_equal_values(qkv.select(1, 2), floats(before.select(1, 2)), "v");
+        }
+}
+
 }  // namespace
 }  // namespace oriel::ops
