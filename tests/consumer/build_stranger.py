@@ -33,7 +33,9 @@ def configure(source, build, arguments):
 
 
 def build_with_cmake(build):
-    run("cmake", "--build", build, "--target", "stranger", "-j", os.cpu_count() or 1)
+    run("cmake", "--build", build, "-j", os.cpu_count() or 1)
+    if (build / "stranger_with_torch").exists():
+        run(build / "stranger_with_torch")
     return build / "stranger"
 
 
