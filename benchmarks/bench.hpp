@@ -2,6 +2,8 @@
 // What the benchmark programs share. Each sets itself up, prints one JSON line about that, then answers every number n
 // that it reads from stdin with one JSON line of n timed runs, so that run.py can alternate between programs that are
 // all warm. Without --serve it answers one such question, --repeats, and ends.
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -74,6 +76,22 @@ inline std::string_view pixel_instructions() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
 #endif
   return "plain";
+}
+
+/// Runs `work` until it touches no more new pages: malloc's heap finds room for a large aligned block again only after
+/// it has grown a few times. At most `most` runs.
+template <typename Work>
+void settle_memory(const Work& work, int most = 30) {
+  const auto faults = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+  };
+  for (int run = 0, quiet = 0; run < most && quiet < 2; ++run) {
+    const long before = faults();
+    work();
+    quiet = faults() - before < 200 ? quiet + 1 : 0;  // below one MB
+  }
 }
 
 /// A field of /proc/self/status in KiB, such as VmHWM, the largest resident size so far; 0 where there is none.

@@ -89,6 +89,11 @@ void bench_preprocess(const Arguments& arguments) {
         .add("resized", to_text(patches.images[0].resized))
         .print();
   }
+  if (arguments.keep_memory)
+    bench::settle_memory([&] {
+      (void)preprocess();
+      (void)store(bytes, arguments.threads);
+    });
   bench::answer_rounds(arguments.serve, arguments.repeats, [&](int repeats) {
     std::vector<double> ms;
     std::vector<double> store_ms;

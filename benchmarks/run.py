@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times oriel against its peers on this machine's CPU and prints the ratios.
 
-    python benchmarks/run.py                 everything: about eight minutes on two cores, after making 9 GB of weights once
+    python benchmarks/run.py                 everything: about eight minutes on two cores, after writing 9 GB once
     python benchmarks/run.py --quick         a few minutes: towers of two blocks, one picture size; numbers mean little
     python benchmarks/run.py --markdown      tables for docs/performance.md
 
@@ -29,7 +29,8 @@ import report
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="small towers, few rounds: to see that everything works")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N",
                         help="threads of towers, and of preprocessing beside one thread (default: all)")  # fmt: skip
@@ -37,14 +38,17 @@ def parse_arguments() -> argparse.Namespace:
     towers, usual = ", ".join(cases.TOWERS), ", ".join(cases.DEFAULT_TOWERS)
     parser.add_argument("--families", nargs="+", choices=list(cases.TOWERS), default=list(cases.DEFAULT_TOWERS),
                         metavar="FAMILY", help=f"towers, of {towers} (default: {usual})")  # fmt: skip
-    parser.add_argument("--rounds", type=int, help=f"turns of every contender (default: {measure.ROUNDS})")
+    parser.add_argument("--rounds", type=int, metavar="N",
+                        help=f"turns of every contender, twice for towers (default: {measure.ROUNDS})")  # fmt: skip
     parser.add_argument("--tower-seconds", type=float, default=30, metavar="S",
-                        help="stop timing a tower after this long, but not before two rounds (default: 30)")  # fmt: skip
+                        help="stop timing a tower after S seconds and two rounds or more (default: 30)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--build", type=Path, default=cases.ROOT / "build-bench", help="(default: build-bench)")
+    parser.add_argument("--build", type=Path, metavar="DIR", default=cases.ROOT / "build-bench",
+                        help="(default: build-bench)")  # fmt: skip
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
-    parser.add_argument("--checkpoints", type=Path, help="where weights are kept (default: BUILD/checkpoints)")
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR",
+                        help="where weights are kept (default: BUILD/checkpoints)")  # fmt: skip
     return parser.parse_args()
 
 
