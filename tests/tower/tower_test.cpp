@@ -5,6 +5,10 @@
 namespace oriel {
 namespace {
 
+// Another order of summation moves a product by a few of float32's steps of 6e-8, and three blocks and a projector pass
+// that on. Measured: below 1e-6 of the scale with AVX-512 kernels, up to 1.4e-6 with AVX2.
+constexpr double packing_tolerance = 3e-6;
+
 class EveryFamily : public testing::TestWithParam<std::string> {
  protected:
   VisionTower tower = load_tiny(GetParam());
@@ -21,9 +25,8 @@ TEST_P(EveryFamily, PackedImagesEqualSingleImages) {
     EXPECT_EQ(packed[i].grid(), single.grid());
     EXPECT_EQ(packed[i].content_hash(), single.content_hash());
     EXPECT_EQ(packed[i].original_size(), pictures[i].size());
-    // The same sums; matrix products cut more rows into other blocks and so add in another order. A few of float32's
-    // steps of 6e-8 over a handful of layers.
-    expect_close(values(packed[i]), values(single), 1e-6, "picture " + std::to_string(i));
+    // The same sums; matrix products cut more rows into other blocks and so add in another order.
+    expect_close(values(packed[i]), values(single), packing_tolerance, "picture " + std::to_string(i));
   }
 }
 
@@ -31,7 +34,7 @@ TEST_P(EveryFamily, EqualPicturesOfOneCallGiveEqualRows) {
   const Image one = picture({61, 90}, 7);
   const std::vector<Image> pictures{one, picture({40, 40}, 8), one};
   const std::vector<MMEmbedding> packed = tower.get_image_embeddings(pictures);
-  expect_close(values(packed[0]), values(packed[2]), 1e-6, "first and third");
+  expect_close(values(packed[0]), values(packed[2]), packing_tolerance, "first and third");
   EXPECT_EQ(packed[0].content_hash(), packed[2].content_hash());
   EXPECT_NE(packed[0].content_hash(), packed[1].content_hash());
 }
