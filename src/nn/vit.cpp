@@ -44,17 +44,23 @@ at::Tensor Vit::embed(const VitInput& input) const {
   return spec_.norm_before_blocks ? norm(hidden, weights_.before_blocks) : hidden;
 }
 
+// Two functions, so that what one half needed is gone before the other begins.
 at::Tensor Vit::block(const at::Tensor& hidden, const VitInput& input, int64_t index) const {
   const BlockWeights& weights = weights_.blocks[static_cast<size_t>(index)];
   const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(index)];
+  return mlp(attend(hidden, input, weights, windowed ? input.cu_window_seqlens : input.cu_seqlens), weights);
+}
 
+at::Tensor Vit::attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
+                       std::span<const int64_t> cu_seqlens) const {
   const at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
   if (input.rotary.defined()) ops::rotate_query_key(qkv, input.rotary, spec_.rotary);
-  const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2),
-                                             windowed ? input.cu_window_seqlens : input.cu_seqlens,
+  const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), cu_seqlens,
                                              1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
-  const at::Tensor x = weights.proj.add_to(hidden, attended);
+  return weights.proj.add_to(hidden, attended);
+}
 
+at::Tensor Vit::mlp(const at::Tensor& x, const BlockWeights& weights) const {
   const at::Tensor normed = norm(x, weights.norm2);
   const at::Tensor middle = spec_.gated_mlp ? weights.up.multiply_with(weights.gate(normed, spec_.activation), normed)
                                             : weights.up(normed, spec_.activation);

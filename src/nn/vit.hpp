@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "ops/activation.hpp"
@@ -86,6 +87,9 @@ class Vit {
  private:
   [[nodiscard]] at::Tensor embed(const VitInput& input) const;
   [[nodiscard]] at::Tensor block(const at::Tensor& hidden, const VitInput& input, int64_t index) const;
+  [[nodiscard]] at::Tensor attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
+                                  std::span<const int64_t> cu_seqlens) const;
+  [[nodiscard]] at::Tensor mlp(const at::Tensor& x, const BlockWeights& weights) const;
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const NormWeights& weights) const;
 
   VitSpec spec_;
