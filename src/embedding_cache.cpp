@@ -5,6 +5,7 @@
 #include <mutex>
 #include <oriel/embedding_cache.hpp>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "cache_directory.hpp"
@@ -56,7 +57,7 @@ struct EmbeddingCache::Impl {
   std::condition_variable_any changed;
   Entries entries;
   std::unordered_map<Key, Entries::iterator> by_key;
-  std::unordered_map<Key, int> in_progress;  // keys that some thread is encoding
+  std::unordered_set<Key> in_progress;  // keys that some thread is encoding
   CacheStats stats;
 
  private:
@@ -86,7 +87,7 @@ MMEmbedding EmbeddingCache::Impl::get(const Key& key, ContentHash content, const
     if (!changed.wait(lock, embed.cancel, [&] { return !in_progress.contains(key); }))
       throw_error(ErrorCode::cancelled, "the call was cancelled");
   }
-  in_progress.emplace(key, 1);
+  in_progress.insert(key);
   lock.unlock();
 
   // Whatever happens, the others must be woken.

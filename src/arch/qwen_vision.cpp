@@ -8,7 +8,6 @@
 
 #include "arch/processor_config.hpp"
 #include "core/error.hpp"
-#include "ops/norm.hpp"
 
 namespace oriel::arch {
 namespace {
@@ -259,9 +258,7 @@ Arrangement QwenVision::arrange(std::span<const Grid> grids) const {
 // The patches of one merge block are neighbours in the processor's order, so that merging is a view.
 at::Tensor QwenVision::project(const at::Tensor& features, std::span<const Grid>) const {
   const nn::VitSpec& vit = traits_.vit;
-  const at::Tensor normed = vit.norm == nn::NormKind::layer_norm
-                                ? ops::layer_norm(features, merger_norm_.weight, merger_norm_.bias, vit.norm_eps)
-                                : ops::rms_norm(features, merger_norm_.weight, vit.norm_eps);
+  const at::Tensor normed = nn::norm(features, merger_norm_, vit);
   const at::Tensor merged = normed.reshape({-1, vit.width * traits_.merge_size * traits_.merge_size});
   return merger_second_(merger_first_(merged, ops::Activation::gelu_erf));
 }

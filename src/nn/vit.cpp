@@ -27,7 +27,7 @@ VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden
   for (int64_t i = 0;; ++i) {
     for (size_t k = 0; k < features.size(); ++k)
       if (spec_.feature_layers[k] == i)
-        features[k] = spec_.norm_after_blocks ? norm(hidden, weights_.after_blocks) : hidden;
+        features[k] = spec_.norm_after_blocks ? norm(hidden, weights_.after_blocks, spec_) : hidden;
     for (size_t k = 0; k < hidden_states.size(); ++k)
       if (hidden_states[k] == i) out.hidden_states[k] = hidden;
     if (i == blocks) break;
@@ -41,7 +41,7 @@ VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden
 at::Tensor Vit::embed(const VitInput& input) const {
   at::Tensor hidden = weights_.patch(input.patches);
   if (input.positions.defined()) hidden = hidden + input.positions;
-  return spec_.norm_before_blocks ? norm(hidden, weights_.before_blocks) : hidden;
+  return spec_.norm_before_blocks ? norm(hidden, weights_.before_blocks, spec_) : hidden;
 }
 
 // Two functions, so that what one half needed is gone before the other begins.
@@ -53,7 +53,8 @@ at::Tensor Vit::block(const at::Tensor& hidden, const VitInput& input, int64_t i
 
 at::Tensor Vit::attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
                        std::span<const int64_t> cu_seqlens) const {
-  const at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
+  const at::Tensor qkv =
+      weights.qkv(norm(hidden, weights.norm1, spec_)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
   if (input.rotary.defined()) ops::rotate_query_key(qkv, input.rotary, spec_.rotary);
   const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), cu_seqlens,
                                              1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
@@ -61,15 +62,15 @@ at::Tensor Vit::attend(const at::Tensor& hidden, const VitInput& input, const Bl
 }
 
 at::Tensor Vit::mlp(const at::Tensor& x, const BlockWeights& weights) const {
-  const at::Tensor normed = norm(x, weights.norm2);
+  const at::Tensor normed = norm(x, weights.norm2, spec_);
   const at::Tensor middle = spec_.gated_mlp ? weights.up.multiply_with(weights.gate(normed, spec_.activation), normed)
                                             : weights.up(normed, spec_.activation);
   return weights.down.add_to(x, middle);
 }
 
-at::Tensor Vit::norm(const at::Tensor& x, const NormWeights& weights) const {
-  return spec_.norm == NormKind::layer_norm ? ops::layer_norm(x, weights.weight, weights.bias, spec_.norm_eps)
-                                            : ops::rms_norm(x, weights.weight, spec_.norm_eps);
+at::Tensor norm(const at::Tensor& x, const NormWeights& weights, const VitSpec& spec) {
+  return spec.norm == NormKind::layer_norm ? ops::layer_norm(x, weights.weight, weights.bias, spec.norm_eps)
+                                           : ops::rms_norm(x, weights.weight, spec.norm_eps);
 }
 
 }  // namespace oriel::nn

@@ -42,6 +42,9 @@ struct NormWeights {
   at::Tensor bias;  ///< layer_norm only
 };
 
+/// The norm of a tower, of the kind and with the eps that `spec` names, over the last dimension.
+[[nodiscard]] at::Tensor norm(const at::Tensor& x, const NormWeights& weights, const VitSpec& spec);
+
 struct BlockWeights {
   NormWeights norm1, norm2;
   ops::Linear qkv;   ///< width -> 3 * width: all of q, then k, then v
@@ -90,7 +93,6 @@ class Vit {
   [[nodiscard]] at::Tensor attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
                                   std::span<const int64_t> cu_seqlens) const;
   [[nodiscard]] at::Tensor mlp(const at::Tensor& x, const BlockWeights& weights) const;
-  [[nodiscard]] at::Tensor norm(const at::Tensor& x, const NormWeights& weights) const;
 
   VitSpec spec_;
   VitWeights weights_;
