@@ -34,6 +34,11 @@ from tower_truth import TowerTruth
 
 # Of the largest value of a picture. Both sides add the same float32 products in another order: a few times 1e-6 was seen.
 FLOAT32_TOLERANCE = 1e-5
+# Some random towers enlarge the rounding of their first layers (a uniform picture: the patch embedding cancels, softmax is
+# steep): transformers' own float32 rows then differ by as much between two of its ways to compute. Beyond the tolerance
+# above, float64 decides: we may be this many times as far from it as transformers in float32. Summing in another order gives
+# errors of one size, whose maxima over the few hundred values of a small picture differ by a factor of 3 (seen: 2.9).
+ILL_CONDITIONED_TOLERANCE = 4
 # Our distance from the float32 truth in units of transformers' own distance in that dtype. The promise is 1; over the few
 # thousand values of these small towers either of two equal roundings comes out up to some percent ahead.
 REDUCED_TOLERANCE = 1.1
@@ -57,6 +62,11 @@ def failed(result, what: str, report: Report) -> bool:
         report.check(what, f"exit code {result.code}: {result.stderr.strip() or '(nothing on stderr)'}")
         return True
     return False
+
+
+def backend_option(backend: str) -> dict[str, str]:
+    """How TowerTruth calls what embed_image's --resize names; torchvision is its default."""
+    return {"backend": "pil"} if backend == "pillow" else {}
 
 
 class FamilyParity:
@@ -91,7 +101,7 @@ class FamilyParity:
     def _truth_of(self, backend: str) -> TowerTruth:
         if backend == "torchvision":
             return self.truth
-        other = TowerTruth(self.directory, backend="pil")
+        other = TowerTruth(self.directory, **backend_option(backend))
         other._model = self.truth.model
         return other
 
@@ -114,13 +124,31 @@ class FamilyParity:
             if len(expected.token_ids) or f"token_ids.{i}" in result:
                 fine &= self._same(f"{where} token ids", result.get(f"token_ids.{i}"), expected.token_ids)
             ours = result.get(f"embeddings.{i}")
-            fine &= self._same(f"{where} embeddings", ours, rows, FLOAT32_TOLERANCE)
+            fine &= self._close(f"{where} embeddings", ours, rows, image, backend, processor or {})
             if ours is not None and ours.shape == rows.shape:
                 worst = max(worst, relative_error([ours], [rows]))
         self.cells[cell] = f"{worst:.0e}" if fine else "FAILED"
 
-    def _same(self, what: str, ours, truth: np.ndarray, tolerance: float = 0.0) -> bool:
-        return self.report.check(what, difference(ours, truth, tolerance=tolerance))
+    def _same(self, what: str, ours, truth: np.ndarray) -> bool:
+        return self.report.check(what, difference(ours, truth))
+
+    def _close(self, what: str, ours, truth: np.ndarray, image, backend: str, processor: dict) -> bool:
+        """Within the tolerance, or where float32 itself is not good for that, as near to float64 as transformers is."""
+        problem = difference(ours, truth, tolerance=FLOAT32_TOLERANCE)
+        if problem and ours is not None and ours.shape == truth.shape and np.isfinite(ours).all():
+
+            def embed(dtype, attention):
+                model = TowerTruth(self.directory, dtype=dtype, attention=attention, **backend_option(backend))
+                return model.embed([image], **processor).rows
+
+            exact = embed(torch.float64, "eager")
+            theirs = max(relative_error(embed(torch.float32, kind), exact) for kind in ("eager", "sdpa"))
+            mine = relative_error([ours], exact)
+            if mine <= ILL_CONDITIONED_TOLERANCE * theirs:
+                problem = None
+            else:
+                problem += f"; {mine:.1e} of its scale from float64, transformers in float32 {theirs:.1e}"
+        return self.report.check(what, problem)
 
     def _accepted(self, files: list[PictureFile], options) -> list[PictureFile]:
         """Leaves out what oriel may refuse and does refuse, in one line that names the file."""
@@ -148,8 +176,9 @@ class FamilyParity:
         truth = self.truth.embed(images).rows
         ours = [result.get(f"embeddings.{i}") for i in range(len(files))]
         fine = True
-        for file, mine, expected in zip(files, ours, truth):
-            fine &= self._same(f"{self.label} [--together] {file.name}:", mine, expected, FLOAT32_TOLERANCE)
+        for file, image, mine, expected in zip(files, images, ours, truth):
+            what = f"{self.label} [--together] {file.name}:"
+            fine &= self._close(what, mine, expected, image, "torchvision", {})
         self.cells["together"] = f"{relative_error(ours, truth):.0e}" if fine else "FAILED"
 
     def _reduced(self, dtype: str) -> None:
