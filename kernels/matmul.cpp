@@ -1,0 +1,247 @@
+// cuBLASLt is column-major: it computes y^T [out, rows] = weight [out, in] x^T [in, rows], with the row-major weight
+// and x read as they lie (the weight transposed), so that a bias along `out` is its bias along the rows of the result.
+#include "matmul.h"
+
+#include <algorithm>
+#include <array>
+#include <cfloat>
+
+namespace oriel::kernels {
+namespace {
+
+constexpr int offered = 8;              // algorithms that are timed
+constexpr int repetitions = 4;          // of each
+constexpr int64_t nominal_rows = 4096;  // what the one algorithm of deterministic products is chosen for
+
+cudaError_t to_cuda(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+      return cudaSuccess;
+    case CUBLAS_STATUS_ALLOC_FAILED:
+      return cudaErrorMemoryAllocation;
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+      return cudaErrorNotSupported;
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return cudaErrorInvalidValue;
+    default:
+      return cudaErrorUnknown;
+  }
+}
+
+cudaDataType_t data_type(Element element) {
+  switch (element) {
+    case Element::float32:
+      return CUDA_R_32F;
+    case Element::bfloat16:
+      return CUDA_R_16BF;
+    case Element::float16:
+      return CUDA_R_16F;
+  }
+  return CUDA_R_32F;
+}
+
+/// 2^n times 1, 1.25, 1.5 or 1.75.
+int64_t bucket(int64_t rows) {
+  int64_t octave = 64;
+  while (octave * 2 <= rows) octave *= 2;
+  const int64_t step = octave / 4;
+  return (rows + step - 1) / step * step;
+}
+
+MatmulShape shape_of(const MatmulParams& p) {
+  MatmulShape shape;
+  shape.rows = p.deterministic ? 0 : bucket(p.rows);
+  shape.in = p.in;
+  shape.out = p.out;
+  shape.x_stride = p.x_stride;
+  shape.element = static_cast<int32_t>(p.element);
+  shape.epilogue =
+      (p.bias != nullptr ? 1 : 0) | (p.residual != nullptr ? 2 : 0) | (p.gelu_tanh ? 4 : 0) | (p.deterministic ? 8 : 0);
+  return shape;
+}
+
+/// What cuBLASLt has to be told of a product; lives on the stack.
+struct Description {
+  cublasLtMatmulDescOpaque_t operation;
+  cublasLtMatrixLayoutOpaque_t weight, x, y;
+  float alpha = 1;
+  float beta = 0;
+
+  cublasStatus_t init(const MatmulParams& p, int64_t rows) {
+    const cudaDataType_t type = data_type(p.element);
+    const auto n = static_cast<uint64_t>(rows);
+    const auto in = static_cast<uint64_t>(p.in);
+    const auto out = static_cast<uint64_t>(p.out);
+    cublasStatus_t status = cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    const auto set = [&](cublasLtMatmulDescAttributes_t what, const auto& value) {
+      if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulDescSetAttribute(&operation, what, &value, sizeof(value));
+    };
+    set(CUBLASLT_MATMUL_DESC_TRANSA, int32_t{CUBLAS_OP_T});
+    const cublasLtEpilogue_t epilogue = p.gelu_tanh
+                                            ? (p.bias != nullptr ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
+                                        : p.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS
+                                                            : CUBLASLT_EPILOGUE_DEFAULT;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    if (p.bias != nullptr) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    const auto layout = [&](cublasLtMatrixLayoutOpaque_t& l, uint64_t height, uint64_t width, int64_t stride) {
+      if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatrixLayoutInit(&l, type, height, width, stride);
+    };
+    layout(weight, in, out, p.in);
+    layout(x, in, n, p.x_stride);
+    layout(y, out, n, p.out);
+    beta = p.residual != nullptr ? 1.0F : 0.0F;
+    return status;
+  }
+
+  cublasStatus_t run(cublasLtHandle_t handle, const MatmulParams& p, const cublasLtMatmulAlgo_t& algorithm,
+                     cudaStream_t stream) {
+    const void* c = p.residual != nullptr ? p.residual : p.y;
+    return cublasLtMatmul(handle, &operation, &alpha, p.weight, &weight, p.x, &x, &beta, c, &y, p.y, &y, &algorithm,
+                          p.workspace, static_cast<size_t>(p.workspace_bytes), stream);
+  }
+};
+
+struct Preference {
+  cublasLtMatmulPreferenceOpaque_t value;
+
+  cublasStatus_t init(const MatmulParams& p) {
+    cublasStatus_t status = cublasLtMatmulPreferenceInit(&value);
+    const auto set = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& setting) {
+      if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulPreferenceSetAttribute(&value, what, &setting, sizeof(setting));
+    };
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(p.workspace_bytes));
+    if (p.deterministic) set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
+    return status;
+  }
+};
+
+bool splits_sums(const cublasLtMatmulAlgo_t& algorithm) {
+  int32_t parts = 1;
+  cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts, sizeof(parts), nullptr);
+  return parts != 1;  // 0 and -1 mean one of the library's own ways to split
+}
+
+/// A pair of events that times what is enqueued between them.
+class Stopwatch {
+ public:
+  Stopwatch() {
+    if (cudaEventCreate(&begin_) != cudaSuccess) begin_ = nullptr;
+    if (cudaEventCreate(&end_) != cudaSuccess) end_ = nullptr;
+  }
+  ~Stopwatch() {
+    if (begin_ != nullptr) cudaEventDestroy(begin_);
+    if (end_ != nullptr) cudaEventDestroy(end_);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+  /// Milliseconds of work(), or FLT_MAX if it failed.
+  template <typename Work>
+  float time(Work&& work, cudaStream_t stream) {
+    float milliseconds = FLT_MAX;
+    if (cudaEventRecord(begin_, stream) != cudaSuccess || work() != CUBLAS_STATUS_SUCCESS ||
+        cudaEventRecord(end_, stream) != cudaSuccess || cudaEventSynchronize(end_) != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, begin_, end_) != cudaSuccess)
+      return FLT_MAX;
+    return milliseconds;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
+}  // namespace
+
+Matmul::Matmul() {
+  if (cublasLtCreate(&handle_) != CUBLAS_STATUS_SUCCESS) handle_ = nullptr;
+}
+
+Matmul::~Matmul() {
+  if (handle_ != nullptr) cublasLtDestroy(handle_);
+}
+
+cudaError_t Matmul::operator()(const MatmulParams& p, cudaStream_t stream) {
+  if (handle_ == nullptr) return cudaErrorInitializationError;
+  if (p.rows < 0 || p.in < 1 || p.out < 1 || p.x_stride < p.in || (p.gelu_tanh && p.residual != nullptr))
+    return cudaErrorInvalidValue;
+  if (p.rows == 0) return cudaSuccess;
+  const MatmulShape shape = shape_of(p);
+  cublasLtMatmulAlgo_t algorithm;
+  bool known = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = tuned_.find(shape); found != tuned_.end()) {
+      algorithm = found->second;
+      known = true;
+    }
+  }
+  Description description;
+  if (const cublasStatus_t status = description.init(p, p.rows); status != CUBLAS_STATUS_SUCCESS)
+    return to_cuda(status);
+  if (known) {
+    const cublasStatus_t status = description.run(handle_, p, algorithm, stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) return to_cuda(status);
+  }
+  if (const cudaError_t error = choose(p, stream, algorithm); error != cudaSuccess) return error;
+  return to_cuda(description.run(handle_, p, algorithm, stream));
+}
+
+cudaError_t Matmul::choose(const MatmulParams& p, cudaStream_t stream, cublasLtMatmulAlgo_t& algorithm) {
+  Description description;
+  Preference preference;
+  cublasStatus_t status = description.init(p, p.deterministic ? nominal_rows : p.rows);
+  if (status == CUBLAS_STATUS_SUCCESS) status = preference.init(p);
+  std::array<cublasLtMatmulHeuristicResult_t, offered> results;
+  int count = 0;
+  if (status == CUBLAS_STATUS_SUCCESS)
+    status = cublasLtMatmulAlgoGetHeuristic(handle_, &description.operation, &description.weight, &description.x,
+                                            &description.y, &description.y, &preference.value, offered, results.data(),
+                                            &count);
+  if (status != CUBLAS_STATUS_SUCCESS) return to_cuda(status);
+  if (count == 0) return cudaErrorNotSupported;
+  algorithm = results[0].algo;
+
+  if (p.deterministic) {
+    const auto* const end = results.data() + count;
+    const auto* const whole = std::find_if(static_cast<const cublasLtMatmulHeuristicResult_t*>(results.data()), end,
+                                           [](const auto& result) { return !splits_sums(result.algo); });
+    if (whole != end) algorithm = whole->algo;
+  } else {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture); error != cudaSuccess) return error;
+    if (capture != cudaStreamCaptureStatusNone) return cudaSuccess;  // nothing can be timed; nothing is remembered
+    Stopwatch stopwatch;
+    float best = FLT_MAX;
+    for (int i = 0; i < count; ++i) {
+      float fastest = FLT_MAX;
+      for (int k = 0; k < repetitions; ++k)
+        fastest = std::min(
+            fastest, stopwatch.time([&] { return description.run(handle_, p, results[i].algo, stream); }, stream));
+      if (fastest < best) {
+        best = fastest;
+        algorithm = results[i].algo;
+      }
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  tuned_[shape_of(p)] = algorithm;
+  return cudaSuccess;
+}
+
+std::vector<TunedMatmul> Matmul::tuned() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<TunedMatmul> result;
+  for (const auto& [shape, algorithm] : tuned_) result.push_back({shape, algorithm});
+  return result;
+}
+
+void Matmul::adopt(const std::vector<TunedMatmul>& choices) {
+  const std::lock_guard lock(mutex_);
+  for (const TunedMatmul& choice : choices) tuned_.emplace(choice.shape, choice.algorithm);
+}
+
+}  // namespace oriel::kernels

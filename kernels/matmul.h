@@ -1,0 +1,82 @@
+#pragma once
+// Matrix products by cuBLASLt with what surrounds them in a transformer inside the product's own epilogue, and with the
+// algorithm chosen by timing.
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace oriel::kernels {
+
+/// y = f(x weight^T + bias) + residual. Strides and pointers should be multiples of 16 bytes: others are slow.
+struct MatmulParams {
+  const void* x = nullptr;         ///< [rows, in], rows x_stride apart
+  const void* weight = nullptr;    ///< [out, in], dense
+  const void* bias = nullptr;      ///< [out], or null
+  const void* residual = nullptr;  ///< [rows, out], dense, or null; not y
+  void* y = nullptr;               ///< [rows, out], dense
+  int64_t rows = 0;
+  int64_t in = 0;
+  int64_t out = 0;
+  int64_t x_stride = 0;
+  bool gelu_tanh = false;  ///< f; without a residual only
+  /// One algorithm without split sums for every number of rows, so that a row's result does not depend on the others.
+  bool deterministic = false;
+  Element element = Element::bfloat16;  ///< of all matrices; sums are in float32
+  void* workspace = nullptr;            ///< of workspace_bytes, for this call's duration on the stream
+  int64_t workspace_bytes = 0;
+};
+
+/// What a product looks like to the choice of an algorithm. Rows are rounded up to a few sizes an octave.
+struct MatmulShape {
+  int64_t rows = 0;
+  int64_t in = 0;
+  int64_t out = 0;
+  int64_t x_stride = 0;
+  int32_t element = 0;
+  int32_t epilogue = 0;  ///< bit 0 bias, 1 residual, 2 GELU, 3 deterministic
+
+  [[nodiscard]] auto key() const { return std::tie(rows, in, out, x_stride, element, epilogue); }
+  friend bool operator<(const MatmulShape& a, const MatmulShape& b) { return a.key() < b.key(); }
+};
+
+/// An algorithm that was chosen; plain bytes, meaningful to the same cuBLASLt version on the same kind of chip.
+struct TunedMatmul {
+  MatmulShape shape;
+  cublasLtMatmulAlgo_t algorithm;
+};
+
+/// The products of one device: cuBLASLt's handle and the algorithms chosen so far. Safe from many threads.
+class Matmul {
+ public:
+  static constexpr int64_t workspace_bytes = int64_t{32} << 20;
+
+  /// For the current device.
+  Matmul();
+  ~Matmul();
+  Matmul(const Matmul&) = delete;
+  Matmul& operator=(const Matmul&) = delete;
+
+  /// The first product of a shape times the algorithms that cuBLASLt offers, on the operands given: some milliseconds,
+  /// in which the calling thread waits. While the stream is being captured, the first one offered is taken instead.
+  cudaError_t operator()(const MatmulParams& params, cudaStream_t stream);
+
+  [[nodiscard]] std::vector<TunedMatmul> tuned() const;
+  /// Takes over choices of an earlier run; those that turn out not to fit are replaced.
+  void adopt(const std::vector<TunedMatmul>& choices);
+
+ private:
+  cudaError_t choose(const MatmulParams& params, cudaStream_t stream, cublasLtMatmulAlgo_t& algorithm);
+
+  cublasLtHandle_t handle_ = nullptr;
+  mutable std::mutex mutex_;
+  std::map<MatmulShape, cublasLtMatmulAlgo_t> tuned_;
+};
+
+}  // namespace oriel::kernels
