@@ -1,7 +1,6 @@
 #include "arch/weights.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <fmt/ranges.h>
@@ -52,49 +51,64 @@ WeightReader::WeightReader(const CheckpointFiles& files, const NameRules& rules,
   }
 }
 
-at::Tensor WeightReader::tensor(const std::string& name, std::vector<int64_t> shape) {
+const CheckpointFiles::Entry* WeightReader::find(const std::string& name, const std::vector<int64_t>& shape) {
   const auto place = by_name_.find(name);
   if (place == by_name_.end()) {
     missing_.push_back(name);
-    return {};
+    return nullptr;
   }
   taken_[name] = true;
   const CheckpointFiles::Entry& entry = place->second;
   if (entry.tensor->shape != shape) {
     mismatched_.push_back(fmt::format("{}: expected {}, got {}", entry.tensor->name, shape_to_string(shape),
                                       shape_to_string(entry.tensor->shape)));
-    return {};
+    return nullptr;
   }
   if (!float_dtype(entry.tensor->dtype)) {
     mismatched_.push_back(
         fmt::format("{}: expected dtype F32, BF16 or F16, got {}", entry.tensor->name, entry.tensor->dtype));
-    return {};
+    return nullptr;
   }
   found_.push_back(*entry.tensor);
   bytes_found_ += entry.tensor->end - entry.tensor->begin;
   elements_found_ += product(shape);
-  if (options_.dry || !missing_.empty() || !mismatched_.empty()) return {};
-  return read(entry);
+  return options_.dry || !missing_.empty() || !mismatched_.empty() ? nullptr : &entry;
 }
 
-at::Tensor WeightReader::read(const CheckpointFiles::Entry& entry) {
+at::Tensor WeightReader::tensor(const std::string& name, std::vector<int64_t> shape) {
+  const CheckpointFiles::Entry* entry = find(name, shape);
+  if (entry == nullptr) return {};
+  at::Tensor result = at::empty(shape, at::dtype(options_.dtype).device(options_.device));
+  copy_to(result, *entry);
+  finish_reading(*entry);
+  return result;
+}
+
+/// The tensor's bytes in the mapping, where they can be looked at in place.
+std::optional<at::Tensor> WeightReader::mapped(const CheckpointFiles::Entry& entry) const {
   const auto bytes = entry.file->bytes(*entry.tensor);
   const auto dtype = *float_dtype(entry.tensor->dtype);
-  hasher_.update(entry.tensor->dtype).update(shape_to_string(entry.tensor->shape)).update(bytes);
+  if (reinterpret_cast<uintptr_t>(bytes.data()) % c10::elementSize(dtype) != 0) return std::nullopt;
+  return at::from_blob(const_cast<std::byte*>(bytes.data()), entry.tensor->shape, at::dtype(dtype));  // read only
+}
 
-  // The mapping is read-only and may be unaligned; the copy is aligned, converted and on the device.
-  at::Tensor raw;
-  const void* data = bytes.data();
-  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) != 0) {
-    raw = at::empty(entry.tensor->shape, at::dtype(dtype));
-    std::memcpy(raw.data_ptr(), data, bytes.size());
-  } else {
-    raw = at::from_blob(const_cast<void*>(data), entry.tensor->shape, at::dtype(dtype));
+void WeightReader::copy_to(const at::Tensor& destination, const CheckpointFiles::Entry& entry) const {
+  std::optional<at::Tensor> raw = mapped(entry);
+  if (!raw) {
+    raw = at::empty(entry.tensor->shape, at::dtype(*float_dtype(entry.tensor->dtype)));
+    const auto bytes = entry.file->bytes(*entry.tensor);
+    if (!bytes.empty()) std::memcpy(raw->mutable_data_ptr(), bytes.data(), bytes.size());
   }
-  at::Tensor copy = raw.to(options_.device, options_.dtype, /*non_blocking=*/false, /*copy=*/true);
+  destination.copy_(raw->view(destination.sizes()));
+}
+
+void WeightReader::finish_reading(const CheckpointFiles::Entry& entry) {
+  hasher_.update(entry.tensor->dtype)
+      .update(shape_to_string(entry.tensor->shape))
+      .update(entry.file->bytes(*entry.tensor));
   entry.file->release(*entry.tensor);
-  if (options_.progress) options_.progress(bytes_found_, bytes_total_);
-  return copy;
+  bytes_read_ += entry.tensor->end - entry.tensor->begin;
+  if (options_.progress) options_.progress(bytes_read_, bytes_total_);
 }
 
 ops::Linear WeightReader::linear(const std::string& name, int64_t out, int64_t in, bool bias) {
@@ -102,27 +116,63 @@ ops::Linear WeightReader::linear(const std::string& name, int64_t out, int64_t i
 }
 
 ops::Linear WeightReader::linear(const std::string& name, std::vector<int64_t> stored_shape, bool bias) {
-  const int64_t out = stored_shape.front();
-  const int64_t in = product(stored_shape) / out;
-  const at::Tensor weight = tensor(name + ".weight", std::move(stored_shape));
-  const at::Tensor offsets = bias ? tensor(name + ".bias", {out}) : at::Tensor();
-  if (!weight.defined() || (bias && !offsets.defined())) return {};
-  return ops::Linear(weight.reshape({out, in}), offsets);
+  return joined_linear({name}, stored_shape, bias);
 }
 
 ops::Linear WeightReader::linear(const std::vector<std::string>& names, int64_t out_each, int64_t in, bool bias) {
-  std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> offsets;
+  return joined_linear(names, {out_each, in}, bias);
+}
+
+ops::Linear WeightReader::joined_linear(const std::vector<std::string>& names, const std::vector<int64_t>& stored_shape,
+                                        bool bias) {
+  const int64_t out = stored_shape.front();
+  const int64_t in = product(stored_shape) / out;
+  std::vector<const CheckpointFiles::Entry*> weights;
+  std::vector<const CheckpointFiles::Entry*> offsets;
   bool complete = true;
   for (const std::string& name : names) {
-    weights.push_back(tensor(name + ".weight", {out_each, in}));
-    complete = complete && weights.back().defined();
+    weights.push_back(find(name + ".weight", stored_shape));
+    complete = complete && weights.back() != nullptr;
     if (!bias) continue;
-    offsets.push_back(tensor(name + ".bias", {out_each}));
-    complete = complete && offsets.back().defined();
+    offsets.push_back(find(name + ".bias", {out}));
+    complete = complete && offsets.back() != nullptr;
   }
   if (!complete) return {};
-  return ops::Linear(at::cat(weights, 0), bias ? at::cat(offsets, 0) : at::Tensor());
+
+  const auto count = static_cast<int64_t>(names.size());
+  const at::TensorOptions options = at::dtype(options_.dtype).device(options_.device);
+  const at::Tensor weight = weight_matrix(weights, out, in);
+  const at::Tensor offset = bias ? at::empty({count * out}, options) : at::Tensor();
+  for (int64_t i = 0; bias && i < count; ++i) copy_to(offset.narrow(0, i * out, out), *offsets[static_cast<size_t>(i)]);
+  ops::Linear result(weight, offset);
+  for (size_t i = 0; i < names.size(); ++i) {
+    finish_reading(*weights[i]);
+    if (bias) finish_reading(*offsets[i]);
+  }
+  return result;
+}
+
+/// Weights one below the other, [parts * out, in]. Where the layer packs its own copy, what it is packed from is the
+/// file itself, or else room that all layers share: a fresh block for each would leave holes among those that stay.
+at::Tensor WeightReader::weight_matrix(const std::vector<const CheckpointFiles::Entry*>& parts, int64_t out,
+                                       int64_t in) {
+  const auto count = static_cast<int64_t>(parts.size());
+  const bool is_copied = ops::Linear::packs(options_.dtype, options_.device);
+  if (is_copied && count == 1 && float_dtype(parts[0]->tensor->dtype) == options_.dtype)
+    if (const auto in_place = mapped(*parts[0])) return in_place->view({out, in});
+  const at::Tensor matrix = is_copied ? shared_room({count * out, in})
+                                      : at::empty({count * out, in}, at::dtype(options_.dtype).device(options_.device));
+  for (int64_t i = 0; i < count; ++i) copy_to(matrix.narrow(0, i * out, out), *parts[static_cast<size_t>(i)]);
+  return matrix;
+}
+
+at::Tensor WeightReader::shared_room(const std::vector<int64_t>& shape) {
+  const auto bytes = product(shape) * static_cast<int64_t>(c10::elementSize(options_.dtype));
+  if (!room_.defined() || room_.numel() < bytes) {
+    room_.reset();
+    room_ = at::empty({bytes}, at::dtype(at::kByte));
+  }
+  return at::from_blob(room_.mutable_data_ptr(), shape, at::dtype(options_.dtype));
 }
 
 nn::NormWeights WeightReader::norm(const std::string& name, int64_t width, nn::NormKind kind) {

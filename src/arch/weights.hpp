@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,7 +31,8 @@ struct NameRules {
 };
 
 /// Reads the tensors of one tower. Missing and mismatched tensors are collected; `finish` throws if there are any. In
-/// dry mode nothing is read and every returned tensor is undefined.
+/// dry mode nothing is read and every returned tensor is undefined. Beside what it returns, it holds at most one
+/// layer's weights: pages of the file are given back tensor by tensor.
 class WeightReader {
  public:
   struct Options {
@@ -68,7 +70,15 @@ class WeightReader {
   [[nodiscard]] int64_t elements_found() const { return elements_found_; }
 
  private:
-  [[nodiscard]] at::Tensor read(const CheckpointFiles::Entry& entry);
+  [[nodiscard]] const CheckpointFiles::Entry* find(const std::string& name, const std::vector<int64_t>& shape);
+  [[nodiscard]] std::optional<at::Tensor> mapped(const CheckpointFiles::Entry& entry) const;
+  void copy_to(const at::Tensor& destination, const CheckpointFiles::Entry& entry) const;
+  void finish_reading(const CheckpointFiles::Entry& entry);
+  [[nodiscard]] ops::Linear joined_linear(const std::vector<std::string>& names,
+                                          const std::vector<int64_t>& stored_shape, bool bias);
+  [[nodiscard]] at::Tensor weight_matrix(const std::vector<const CheckpointFiles::Entry*>& parts, int64_t out,
+                                         int64_t in);
+  [[nodiscard]] at::Tensor shared_room(const std::vector<int64_t>& shape);
 
   CheckpointFiles files_;
   Options options_;
@@ -78,8 +88,10 @@ class WeightReader {
   std::vector<std::string> missing_;
   std::vector<std::string> mismatched_;
   Hasher hasher_;
+  at::Tensor room_;  ///< bytes, where weights lie while a layer packs them
   int64_t bytes_total_ = 0;
   int64_t bytes_found_ = 0;
+  int64_t bytes_read_ = 0;
   int64_t elements_found_ = 0;
 };
 

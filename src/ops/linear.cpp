@@ -47,15 +47,6 @@ bool asks_yes(const char* name) {
   return schema && schema->typed<bool()>().call();
 }
 
-bool can_pack(const at::Tensor& weight) {
-  if (!weight.is_cpu() || !at::globalContext().userEnabledMkldnn()) return false;
-  if (!packed_operators().complete()) return false;
-  if (weight.scalar_type() == at::kFloat) return true;
-  if (weight.scalar_type() == at::kBFloat16) return asks_yes("mkldnn::_is_mkldnn_bf16_supported");
-  if (weight.scalar_type() == at::kHalf) return asks_yes("mkldnn::_is_mkldnn_fp16_supported");
-  return false;
-}
-
 /// oneDNN's name of an activation that its epilogue holds: {name, algorithm}.
 std::optional<std::pair<const char*, const char*>> epilogue(Activation activation) {
   switch (activation) {
@@ -81,9 +72,18 @@ std::optional<at::Tensor> optional(const at::Tensor& tensor) {
 
 }  // namespace
 
+bool Linear::packs(at::ScalarType dtype, at::Device device) {
+  if (!device.is_cpu() || !at::globalContext().userEnabledMkldnn()) return false;
+  if (!packed_operators().complete()) return false;
+  if (dtype == at::kFloat) return true;
+  if (dtype == at::kBFloat16) return asks_yes("mkldnn::_is_mkldnn_bf16_supported");
+  if (dtype == at::kHalf) return asks_yes("mkldnn::_is_mkldnn_fp16_supported");
+  return false;
+}
+
 Linear::Linear(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)), in_(weight_.size(1)), out_(weight_.size(0)) {
-  if (!can_pack(weight_)) return;
+  if (!packs(weight_.scalar_type(), weight_.device())) return;
   weight_ = packed_operators().pack->call(weight_.contiguous(), std::nullopt);
   packed_ = true;
 }

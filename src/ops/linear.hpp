@@ -15,6 +15,8 @@ class Linear {
   /// weight [out, in] and bias [out] (or undefined), of one dtype and device. On the CPU the weight is reordered into
   /// oneDNN's blocked layout where that library takes the dtype, and the given tensor is not kept.
   Linear(at::Tensor weight, at::Tensor bias);
+  /// Whether weights of this dtype and device get reordered, so that the given one is not kept.
+  [[nodiscard]] static bool packs(at::ScalarType dtype, at::Device device);
 
   /// x [T, in] -> [T, out].
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation = Activation::identity) const;
