@@ -51,7 +51,7 @@ std::vector<int64_t> resolved_layers(std::span<const int64_t> layers, int64_t de
 }
 
 /// Puts rows that are in the tower's order back into the processor's.
-at::Tensor undo_order(const at::Tensor& x, const at::Tensor& order) {
+at::Tensor undo_order(at::Tensor x, const at::Tensor& order) {
   if (!order.defined()) return x;
   at::Tensor result = at::empty_like(x);
   result.index_copy_(0, order, x);
@@ -100,18 +100,18 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, con
 
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
     if (arrangement.order.defined()) values = values.index_select(0, arrangement.order);
-    const nn::VitInput input{.patches = std::move(values),
-                             .positions = std::move(arrangement.positions),
-                             .rotary = arrangement.rotary,
-                             .cu_seqlens = std::move(arrangement.cu_seqlens),
-                             .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
+    nn::VitInput input{.patches = std::move(values),
+                       .positions = std::move(arrangement.positions),
+                       .rotary = std::move(arrangement.rotary),
+                       .cu_seqlens = std::move(arrangement.cu_seqlens),
+                       .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
     const auto report = [&](int64_t block, int64_t blocks) {
       check_cancelled(options.cancel);
       call_back(options.progress, Progress{Progress::Stage::encode, block, blocks});
     };
     int64_t total = 0;
-    const nn::VitOutput output =
-        vit->forward(input, wanted, [&](int64_t block, int64_t blocks) { report(block, total = blocks); });
+    nn::VitOutput output =
+        vit->forward(std::move(input), wanted, [&](int64_t block, int64_t blocks) { report(block, total = blocks); });
     report(total, total);
 
     const auto finish = [&](const at::Tensor& x) { return options.embeddings_cpu ? x.to(at::kCPU) : x; };
@@ -121,7 +121,8 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, con
         result.hidden_states.push_back(finish(undo_order(hidden, arrangement.order)));
       return result;
     }
-    const at::Tensor rows = finish(architecture->project(undo_order(output.features, arrangement.order), grids));
+    at::Tensor features = undo_order(std::move(output.features), arrangement.order);
+    const at::Tensor rows = finish(architecture->project(std::move(features), grids));
     int64_t begin = 0;
     for (const Grid& grid : grids) {
       const int64_t count = architecture->rows(grid);

@@ -14,7 +14,7 @@ namespace oriel::nn {
 
 Vit::Vit(VitSpec spec, VitWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {}
 
-VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden_states,
+VitOutput Vit::forward(VitInput input, const std::vector<int64_t>& hidden_states,
                        const BlockCallback& before_block) const {
   int64_t blocks = 0;
   for (const int64_t layer : spec_.feature_layers) blocks = std::max(blocks, layer);
@@ -23,7 +23,7 @@ VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden
   VitOutput out;
   out.hidden_states.resize(hidden_states.size());
   std::vector<at::Tensor> features(spec_.feature_layers.size());
-  at::Tensor hidden = embed(input);  // [T, width]
+  at::Tensor hidden = embed(std::move(input.patches), std::move(input.positions));  // [T, width]
   for (int64_t i = 0;; ++i) {
     for (size_t k = 0; k < features.size(); ++k)
       if (spec_.feature_layers[k] == i)
@@ -32,39 +32,38 @@ VitOutput Vit::forward(const VitInput& input, const std::vector<int64_t>& hidden
       if (hidden_states[k] == i) out.hidden_states[k] = hidden;
     if (i == blocks) break;
     if (before_block) before_block(i, blocks);
-    hidden = block(hidden, input, i);
+    const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(i)];
+    const BlockWeights& weights = weights_.blocks[static_cast<size_t>(i)];
+    // Statements of their own, so that what one half was given and needed is gone before the other begins.
+    hidden = attend(std::move(hidden), input.rotary, weights, windowed ? input.cu_window_seqlens : input.cu_seqlens);
+    hidden = mlp(std::move(hidden), weights);
   }
+  hidden.reset();
   out.features = features.size() == 1 ? features.front() : at::cat(features, 1);
   return out;
 }
 
-at::Tensor Vit::embed(const VitInput& input) const {
-  at::Tensor hidden = weights_.patch(input.patches);
-  if (input.positions.defined()) hidden = hidden + input.positions;
+at::Tensor Vit::embed(at::Tensor patches, at::Tensor positions) const {
+  at::Tensor hidden = weights_.patch(patches);
+  if (positions.defined()) hidden.add_(positions);
   return spec_.norm_before_blocks ? norm(hidden, weights_.before_blocks, spec_) : hidden;
 }
 
-// Two functions, so that what one half needed is gone before the other begins.
-at::Tensor Vit::block(const at::Tensor& hidden, const VitInput& input, int64_t index) const {
-  const BlockWeights& weights = weights_.blocks[static_cast<size_t>(index)];
-  const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(index)];
-  return mlp(attend(hidden, input, weights, windowed ? input.cu_window_seqlens : input.cu_seqlens), weights);
-}
-
-at::Tensor Vit::attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
+at::Tensor Vit::attend(at::Tensor hidden, const ops::Rotary& rotary, const BlockWeights& weights,
                        std::span<const int64_t> cu_seqlens) const {
-  const at::Tensor qkv =
-      weights.qkv(norm(hidden, weights.norm1, spec_)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
-  if (input.rotary.defined()) ops::rotate_query_key(qkv, input.rotary, spec_.rotary);
+  at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1, spec_)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
+  if (rotary.defined()) ops::rotate_query_key(qkv, rotary, spec_.rotary);
   const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), cu_seqlens,
                                              1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
+  qkv.reset();
   return weights.proj.add_to(hidden, attended);
 }
 
-at::Tensor Vit::mlp(const at::Tensor& x, const BlockWeights& weights) const {
-  const at::Tensor normed = norm(x, weights.norm2, spec_);
+at::Tensor Vit::mlp(at::Tensor x, const BlockWeights& weights) const {
+  at::Tensor normed = norm(x, weights.norm2, spec_);
   const at::Tensor middle = spec_.gated_mlp ? weights.up.multiply_with(weights.gate(normed, spec_.activation), normed)
                                             : weights.up(normed, spec_.activation);
+  normed.reset();
   return weights.down.add_to(x, middle);
 }
 

@@ -82,17 +82,17 @@ class Vit {
  public:
   Vit(VitSpec spec, VitWeights weights);
 
-  /// Runs the tower. `hidden_states` lists further states to return, numbered as VitSpec::feature_layers.
-  [[nodiscard]] VitOutput forward(const VitInput& input, const std::vector<int64_t>& hidden_states = {},
+  /// Runs the tower. `hidden_states` lists further states to return, numbered as VitSpec::feature_layers. Moving the
+  /// input in lets go of its patches and positions when they are not needed any more.
+  [[nodiscard]] VitOutput forward(VitInput input, const std::vector<int64_t>& hidden_states = {},
                                   const BlockCallback& before_block = {}) const;
   [[nodiscard]] const VitSpec& spec() const { return spec_; }
 
  private:
-  [[nodiscard]] at::Tensor embed(const VitInput& input) const;
-  [[nodiscard]] at::Tensor block(const at::Tensor& hidden, const VitInput& input, int64_t index) const;
-  [[nodiscard]] at::Tensor attend(const at::Tensor& hidden, const VitInput& input, const BlockWeights& weights,
+  [[nodiscard]] at::Tensor embed(at::Tensor patches, at::Tensor positions) const;
+  [[nodiscard]] at::Tensor attend(at::Tensor hidden, const ops::Rotary& rotary, const BlockWeights& weights,
                                   std::span<const int64_t> cu_seqlens) const;
-  [[nodiscard]] at::Tensor mlp(const at::Tensor& x, const BlockWeights& weights) const;
+  [[nodiscard]] at::Tensor mlp(at::Tensor x, const BlockWeights& weights) const;
 
   VitSpec spec_;
   VitWeights weights_;

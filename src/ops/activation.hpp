@@ -14,4 +14,7 @@ enum class Activation { identity, relu, silu, gelu_erf, gelu_tanh, quick_gelu };
 /// Elementwise, in x's dtype. quick_gelu(x) = x * sigmoid(1.702 x), rounded after each step as transformers does.
 [[nodiscard]] at::Tensor activate(const at::Tensor& x, Activation activation);
 
+/// The same for quick_gelu where x lies (contiguous), in one pass over memory for float32 on the CPU.
+void quick_gelu_in_place(const at::Tensor& x);
+
 }  // namespace oriel::ops

@@ -1,6 +1,8 @@
 #include "ops/activation.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
 
 #include <cmath>
 #include <utility>
@@ -94,6 +96,35 @@ TEST(Activation, QuickGeluIsRoundedAfterEveryStep) {
   }
   EXPECT_TRUE(one_rounding_would_differ);
   expect_equal_values(activate(x, Activation::quick_gelu), expected, "seed 1");
+}
+
+TEST(Activation, QuickGeluInPlaceFollowsTheFormula) {
+  // Beyond the range in which the exponential does not overflow too.
+  const at::Tensor x = at::cat({ramp(), ramp() * 20});
+  const std::vector<double> values = doubles(x);
+  quick_gelu_in_place(x);
+  const std::vector<double> got = doubles(x);
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double truth = formula(values[i], Activation::quick_gelu);
+    // The product with 1.702 is rounded before the exponential, whose relative error grows with its argument; far to
+    // the left the exponential stays at e^88.
+    ASSERT_NEAR(got[i], truth, 1e-35 + std::abs(truth) * (3e-7 + 1e-7 * std::abs(values[i]))) << values[i];
+  }
+}
+
+TEST(Activation, QuickGeluInPlaceKeepsWhatIsNotANumber) {
+  const at::Tensor x = ramp();
+  x.mutable_data_ptr<float>()[5] = NAN;
+  quick_gelu_in_place(x);
+  EXPECT_TRUE(std::isnan(floats(x)[5]));
+  EXPECT_FALSE(std::isnan(floats(x)[4]));
+}
+
+TEST(Activation, QuickGeluInPlaceIsTheSameInOtherDtypes) {
+  const at::Tensor x = Random(2).normal({3, 700001}, 3).to(at::kBFloat16);  // more than one stretch
+  const at::Tensor expected = activate(x, Activation::quick_gelu);
+  quick_gelu_in_place(x);
+  EXPECT_TRUE(at::equal(x, expected));
 }
 
 TEST(Activation, NamesAreThoseOfTransformers) {
