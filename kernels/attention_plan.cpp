@@ -1,0 +1,178 @@
+// A tile is up to `attention_tile_units` units of 64 queries against all keys of their sequence. Its time is about
+// (keys + a constant for beginning and end), a low tile's somewhat less. With one block a multiprocessor and a few
+// tiles a block, the last round decides: 5 equal tiles on 4 blocks take as long as 8. So the cut is a choice: sequences
+// are cut into a few more, lower tiles than they need if the heaviest block then ends earlier. Tiles go heaviest first,
+// each to the block that is free first; neighbours in that order share keys and values, which stay in the L2 cache.
+#include "attention_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <functional>
+#include <queue>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "attention.h"
+
+namespace oriel::kernels {
+namespace {
+
+/// How many more tiles than necessary are tried, in eighths; attention_plan_bytes relies on the last.
+constexpr std::array<int, 6> kStretches = {8, 9, 10, 11, 12, 13};
+
+/// Calls with more tiles a block than this balance by themselves: not worth the time of trying.
+constexpr std::int64_t kTilesWorthFitting = 8;
+
+/// What beginning and ending a tile costs, in keys.
+constexpr double kTileOverhead = 64;
+
+/// Tiles of one height of one sequence, of all heads.
+struct Cut {
+  std::int32_t sequence_begin;
+  std::int32_t keys;
+  std::int32_t first_unit;  ///< where the first of the tiles begins in the sequence
+  std::int32_t units;       ///< height
+  std::int32_t count;       ///< tiles a head
+  double cost;
+};
+
+std::int32_t divide_up(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
+
+double tile_cost(std::int32_t keys, std::int32_t units, int most_units) {
+  // A step of a low tile loads the same keys and has fewer warpgroups to hide behind each other.
+  const double height = units == most_units ? 1.0 : 0.3 + 0.7 * units / most_units;
+  return height * (keys + kTileOverhead);
+}
+
+/// Heaviest first. Each sequence gives tiles of two heights at most, one unit apart.
+std::vector<Cut> cut_sequences(std::span<const std::int32_t> cu_seqlens, int most_units, int stretch) {
+  std::vector<Cut> cuts;
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
+    const std::int32_t begin = cu_seqlens[i], keys = cu_seqlens[i + 1] - begin;
+    if (keys == 0) continue;
+    const std::int32_t units = divide_up(keys, kAttentionUnit);
+    const std::int32_t needed = divide_up(units, most_units);
+    const auto stretched = static_cast<std::int32_t>(std::int64_t{units} * stretch / (8 * most_units));
+    const std::int32_t tiles = std::min(units, std::max(needed, stretched));
+    const std::int32_t low = units / tiles, tall = units % tiles;  // `tall` tiles of low + 1 units, then the others
+    if (tall > 0) cuts.push_back({begin, keys, 0, low + 1, tall, tile_cost(keys, low + 1, most_units)});
+    cuts.push_back({begin, keys, tall * (low + 1), low, tiles - tall, tile_cost(keys, low, most_units)});
+  }
+  std::stable_sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) { return a.cost > b.cost; });
+  return cuts;
+}
+
+std::int64_t count_tiles(const std::vector<Cut>& cuts, int heads) {
+  std::int64_t tiles = 0;
+  for (const Cut& cut : cuts) tiles += std::int64_t{cut.count} * heads;
+  return tiles;
+}
+
+struct Assignment {
+  std::vector<std::int32_t> blocks;  ///< of every tile, in the order cut, head, tile of the cut
+  double finish = 0;                 ///< of the last block
+};
+
+Assignment assign(const std::vector<Cut>& cuts, int heads, int sm_count) {
+  using Free = std::pair<double, std::int32_t>;  // when, which block; ties go to the lower number
+  std::priority_queue<Free, std::vector<Free>, std::greater<>> blocks;
+  const std::int64_t tiles = count_tiles(cuts, heads);
+  for (std::int32_t b = 0; b < std::min<std::int64_t>(sm_count, tiles); ++b) blocks.emplace(0.0, b);
+  Assignment assignment;
+  assignment.blocks.reserve(static_cast<std::size_t>(tiles));
+  for (const Cut& cut : cuts) {
+    for (std::int64_t i = 0; i < std::int64_t{cut.count} * heads; ++i) {
+      const auto [free, block] = blocks.top();
+      blocks.pop();
+      assignment.blocks.push_back(block);
+      assignment.finish = std::max(assignment.finish, free + cut.cost);
+      blocks.emplace(free + cut.cost, block);
+    }
+  }
+  return assignment;
+}
+
+AttentionTile tile_of(const Cut& cut, std::int32_t index, std::int32_t head) {
+  const std::int32_t row = (cut.first_unit + index * cut.units) * kAttentionUnit;
+  AttentionTile tile{};
+  tile.query_begin = cut.sequence_begin + row;
+  tile.key_begin = cut.sequence_begin;
+  tile.keys = cut.keys;
+  tile.rows = static_cast<std::uint16_t>(std::min(cut.units * kAttentionUnit, cut.keys - row));
+  tile.head = static_cast<std::uint16_t>(head);
+  return tile;
+}
+
+AttentionPlan write_plan(const std::vector<Cut>& cuts, int heads, const Assignment& assignment) {
+  AttentionPlan plan;
+  // The first tiles go to the blocks in turn, so that the highest number tells how many there are.
+  plan.blocks = *std::max_element(assignment.blocks.begin(), assignment.blocks.end()) + 1;
+  std::vector<std::int32_t> first(static_cast<std::size_t>(plan.blocks) + 1, 0);
+  for (const std::int32_t block : assignment.blocks) ++first[static_cast<std::size_t>(block) + 1];
+  for (std::size_t b = 1; b < first.size(); ++b) first[b] += first[b - 1];
+
+  const auto offset = static_cast<std::size_t>(attention_tiles_offset(plan.blocks));
+  plan.bytes.resize(offset + assignment.blocks.size() * sizeof(AttentionTile));
+  std::memcpy(plan.bytes.data(), first.data(), first.size() * sizeof(std::int32_t));
+  auto next_block = assignment.blocks.begin();
+  for (const Cut& cut : cuts) {
+    for (std::int32_t head = 0; head < heads; ++head) {
+      for (std::int32_t i = 0; i < cut.count; ++i) {
+        const AttentionTile tile = tile_of(cut, i, head);
+        const auto slot = static_cast<std::size_t>(first[static_cast<std::size_t>(*next_block++)]++);
+        std::memcpy(plan.bytes.data() + offset + slot * sizeof(tile), &tile, sizeof(tile));
+      }
+    }
+  }
+  return plan;
+}
+
+void check(std::span<const std::int32_t> cu_seqlens, int heads, int sm_count) {
+  const auto fail = [](const std::string& what) { throw std::invalid_argument("plan_attention: " + what); };
+  if (heads < 1 || heads > 65535) fail("heads: expected 1 to 65535, got " + std::to_string(heads));
+  if (sm_count < 1) fail("sm_count: expected at least 1, got " + std::to_string(sm_count));
+  if (cu_seqlens.empty() || cu_seqlens[0] != 0) {
+    fail("cu_seqlens: expected to begin with 0, got " +
+         (cu_seqlens.empty() ? std::string("nothing") : std::to_string(cu_seqlens[0])));
+  }
+  for (std::size_t i = 1; i < cu_seqlens.size(); ++i) {
+    if (cu_seqlens[i] < cu_seqlens[i - 1]) {
+      fail("cu_seqlens[" + std::to_string(i) + "]: expected at least " + std::to_string(cu_seqlens[i - 1]) + ", got " +
+           std::to_string(cu_seqlens[i]));
+    }
+  }
+}
+
+}  // namespace
+
+AttentionPlan plan_attention(std::span<const std::int32_t> cu_seqlens, int heads, int head_dim, int sm_count) {
+  check(cu_seqlens, heads, sm_count);
+  if (cu_seqlens.back() == 0) return {};
+  const int most_units = attention_tile_units(head_dim);
+  std::vector<Cut> best = cut_sequences(cu_seqlens, most_units, kStretches.front());
+  Assignment best_assignment = assign(best, heads, sm_count);
+  if (count_tiles(best, heads) < kTilesWorthFitting * sm_count) {
+    for (std::size_t i = 1; i < kStretches.size(); ++i) {
+      std::vector<Cut> cuts = cut_sequences(cu_seqlens, most_units, kStretches[i]);
+      Assignment assignment = assign(cuts, heads, sm_count);
+      if (assignment.finish < 0.995 * best_assignment.finish) {
+        best = std::move(cuts);
+        best_assignment = std::move(assignment);
+      }
+    }
+  }
+  return write_plan(best, heads, best_assignment);
+}
+
+std::size_t attention_plan_bytes(std::int64_t tokens, std::int64_t sequences, int heads, int head_dim, int sm_count) {
+  if (tokens <= 0 || sequences <= 0) return 0;
+  // A sequence of n tokens has at most n / 64 + 1 units, and at most 1 + stretch / (8 most_units) tiles a unit.
+  const std::int64_t units = tokens / kAttentionUnit + sequences;
+  const std::int64_t tiles = units * kStretches.back() / (8 * attention_tile_units(head_dim)) + sequences;
+  return static_cast<std::size_t>(attention_tiles_offset(sm_count) +
+                                  tiles * heads * std::int64_t{sizeof(AttentionTile)});
+}
+
+}  // namespace oriel::kernels

@@ -1,0 +1,220 @@
+// Attention over packed sequences on Hopper (sm_90a): formula and inputs in attention.h.
+//
+// Layout. qkv [tokens, 3, heads, head_dim] is read where it lies: a tensor map sees it as [tokens][3 heads][head_dim],
+// and the copy engine fetches boxes of 64 tokens of one slice (q, k or v of one head) into shared memory, swizzled as
+// the tensor cores want it. Columns past head_dim are filled with zeros there, so that 72 runs as 80 in Q K^T.
+//
+// Idea. One persistent block a multiprocessor takes tiles from its list in the plan: 256 queries (192 for head dim 128)
+// of one head against the whole sequence. Each of four warpgroups owns 64 of the queries; a fifth loads. In a step a
+// warpgroup multiplies its queries with 64 keys (S = Q K^T), takes exponentials, and multiplies these with the 64
+// values (O += P V), one step later, so that tensor cores and exponentials overlap; 64 queries x 64 keys keep S, P and
+// O in 112 registers, which is what four such groups can have. Exponentials bind as much as products do (16 a clock
+// against 4096 FLOP): hence no search for the running maximum after the first 64 keys, see
+// Consumer::raise_maximum_on_overflow. The chain of steps does not break between tiles: the last product with V of a
+// tile runs beside the first scores of the next, whose queries are already there in a second buffer.
+//
+// Sameness. Steps are 64 keys from the sequence's begin, a warp's 16 rows are a multiple of 16 from it, and no decision
+// looks at anything else: a row's bits depend on its own sequence alone, however the plan cuts tiles. Values of the
+// next sequence in a last partial step are cleared (Loader::clear_past_the_end), keys masked, queries not stored.
+//
+// Limits. head_dim 64, 72, 80, 128; bfloat16, float16; token_stride a multiple of 8, pointers of 16 bytes. Logits
+// beyond float32 and all-NaN rows give NaN in their own rows.
+//
+// Tried and lost on an H100, at 4096 tokens: two or three warpgroups with 96 to 128 keys a step (-10 %), named barriers
+// to order the warpgroups (-10 %), exponentials by polynomial (-10 %), clusters with multicast (no gain for 64 and 80).
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "attention.h"
+#include "attention_sm90_shape.cuh"
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#include "attention_sm90_consumer.cuh"
+#include "attention_sm90_loader.cuh"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace oriel::kernels {
+namespace {
+
+struct KernelArguments {
+  const std::int32_t* first_tile;  // [blocks + 1]
+  const AttentionTile* tiles;
+  void* out;
+  int heads;
+  float scale_log2;
+  bool q_prescaled;
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+template <int kHeadDim>
+__device__ __forceinline__ void init_barriers(const sm90::SharedMap<kHeadDim>& shared) {
+  using S = sm90::Shape<kHeadDim>;
+  constexpr int kWarps = 4;  // of a warpgroup: each arrives once
+  for (int stage = 0; stage < S::kStages; ++stage) {
+    sm90::barrier_init(shared.keys_full(stage), 1);
+    sm90::barrier_init(shared.values_full(stage), 1);
+    sm90::barrier_init(shared.values_raw(stage), 1);
+    sm90::barrier_init(shared.keys_empty(stage), kWarps * S::kConsumers);
+    sm90::barrier_init(shared.values_empty(stage), kWarps * S::kConsumers);
+  }
+  for (int buffer = 0; buffer < S::kQueryBuffers; ++buffer) {
+    for (int consumer = 0; consumer < S::kConsumers; ++consumer) {
+      sm90::barrier_init(shared.queries_full(buffer, consumer), 1);
+      sm90::barrier_init(shared.queries_empty(buffer, consumer), kWarps);
+    }
+  }
+  sm90::barrier_init_fence();
+}
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
+    attention_kernel(const __grid_constant__ CUtensorMap panel, const __grid_constant__ CUtensorMap tail,
+                     const __grid_constant__ KernelArguments arguments) {
+  using S = sm90::Shape<kHeadDim>;
+  extern __shared__ std::uint8_t memory[];
+  const sm90::SharedMap<kHeadDim> shared{(sm90::shared_address(memory) + S::kAlignment - 1) &
+                                         ~static_cast<std::uint32_t>(S::kAlignment - 1)};
+  if (threadIdx.x == 0) init_barriers(shared);
+  const std::int32_t* const first_tile = arguments.first_tile + blockIdx.x;
+  const sm90::TileRange range{arguments.tiles + __ldg(first_tile), arguments.tiles + __ldg(first_tile + 1)};
+  __syncthreads();
+
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform for the compiler too
+  if (warpgroup == S::kConsumers) {
+    sm90::give_registers<S::kLoaderRegisters>();
+    const sm90::Loader<kHeadDim> loader{{panel, tail}, shared, range, arguments.heads};
+    loader.run();
+  } else {
+    sm90::take_registers<S::kConsumerRegisters>();
+    sm90::Consumer<T, kHeadDim> consumer(shared, warpgroup, static_cast<T*>(arguments.out), arguments.heads,
+                                         arguments.scale_log2, arguments.q_prescaled);
+    consumer.run(range);
+  }
+}
+
+#else
+
+// What other architectures get. Its limit of threads a block tells the launcher that the device has this one.
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(1)
+    attention_kernel(const __grid_constant__ CUtensorMap, const __grid_constant__ CUtensorMap,
+                     const __grid_constant__ KernelArguments) {}
+
+#endif
+
+using EncodeTiled = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                                 const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/// The driver's function, through the runtime: no link to libcuda. Null where the driver is too old.
+EncodeTiled find_encode_tiled() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  const cudaError_t status =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
+  return status == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(function)
+                                                                        : nullptr;
+}
+
+/// Boxes of `columns` x 1 slice x 64 tokens.
+cudaError_t encode_map(const AttentionInputs& inputs, int columns, CUtensorMapSwizzle swizzle, CUtensorMap* map) {
+  static const EncodeTiled encode = find_encode_tiled();
+  if (encode == nullptr) return cudaErrorNotSupported;
+  const auto head_dim = static_cast<cuuint64_t>(inputs.head_dim);
+  const cuuint64_t sizes[3] = {head_dim, 3 * static_cast<cuuint64_t>(inputs.heads),
+                               static_cast<cuuint64_t>(inputs.tokens)};
+  const cuuint64_t strides[2] = {2 * head_dim, 2 * static_cast<cuuint64_t>(inputs.token_stride)};  // bytes
+  const cuuint32_t box[3] = {static_cast<cuuint32_t>(columns), 1, kAttentionUnit};
+  const cuuint32_t element_strides[3] = {1, 1, 1};
+  const CUtensorMapDataType type =
+      inputs.element == Element::float16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  const CUresult result = encode(map, type, 3, const_cast<void*>(inputs.qkv), sizes, strides, box, element_strides,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <class T, int kHeadDim>
+cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
+  using S = sm90::Shape<kHeadDim>;
+  const auto kernel = attention_kernel<T, kHeadDim>;
+  cudaFuncAttributes attributes{};
+  if (const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel); status != cudaSuccess) {
+    cudaGetLastError();  // no code for this device at all is an answer, not an error to be found later
+    return status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ? cudaErrorNotSupported
+                                                                                                 : status;
+  }
+  if (attributes.maxThreadsPerBlock < S::kThreads) return cudaErrorNotSupported;
+  if (attributes.maxDynamicSharedSizeBytes < S::kBytes) {
+    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
+    if (status != cudaSuccess) return status;
+  }
+  CUtensorMap panel, tail;
+  if (const cudaError_t status = encode_map(params, 64, CU_TENSOR_MAP_SWIZZLE_128B, &panel); status != cudaSuccess) {
+    return status;
+  }
+  tail = panel;
+  if constexpr (S::kTail) {
+    const cudaError_t status = encode_map(params, 16, CU_TENSOR_MAP_SWIZZLE_32B, &tail);
+    if (status != cudaSuccess) return status;
+  }
+  constexpr float kLog2E = 1.4426950408889634f;
+  const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
+  const KernelArguments arguments{static_cast<const std::int32_t*>(params.plan),
+                                  reinterpret_cast<const AttentionTile*>(tiles),
+                                  params.out,
+                                  params.heads,
+                                  params.q_prescaled ? 1.f : params.scale * kLog2E,
+                                  params.q_prescaled};
+  kernel<<<static_cast<unsigned>(params.blocks), S::kThreads, S::kBytes, stream>>>(panel, tail, arguments);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch_head_dim(const AttentionSm90Params& params, cudaStream_t stream) {
+  switch (params.head_dim) {
+    case 64:
+      return launch<T, 64>(params, stream);
+    case 72:
+      return launch<T, 72>(params, stream);
+    case 80:
+      return launch<T, 80>(params, stream);
+    case 128:
+      return launch<T, 128>(params, stream);
+    default:
+      return cudaErrorNotSupported;
+  }
+}
+
+}  // namespace
+
+bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, int compute_minor) {
+  const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
+  const bool head_dim =
+      inputs.head_dim == 64 || inputs.head_dim == 72 || inputs.head_dim == 80 || inputs.head_dim == 128;
+  const bool element = inputs.element == Element::bfloat16 || inputs.element == Element::float16;
+  return compute_major == 9 && compute_minor == 0 && head_dim && element && inputs.heads >= 1 &&
+         inputs.heads <= 65535 && inputs.token_stride % 8 == 0 && aligned(inputs.qkv) && aligned(inputs.out);
+}
+
+cudaError_t attention_sm90(const AttentionSm90Params& params, cudaStream_t stream) {
+  if (params.tokens == 0) return cudaSuccess;
+  int device = 0, major = 0, minor = 0;
+  if (const cudaError_t status = cudaGetDevice(&device); status != cudaSuccess) return status;
+  cudaError_t status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (status == cudaSuccess) status = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (status != cudaSuccess) return status;
+  if (!attention_sm90_supports(params, major, minor)) return cudaErrorNotSupported;
+  const bool sizes =
+      params.tokens > 0 && params.blocks > 0 && params.token_stride >= std::int64_t{3} * params.heads * params.head_dim;
+  if (!sizes || params.qkv == nullptr || params.out == nullptr || params.plan == nullptr) return cudaErrorInvalidValue;
+  return params.element == Element::float16 ? launch_head_dim<__half>(params, stream)
+                                            : launch_head_dim<__nv_bfloat16>(params, stream);
+}
+
+}  // namespace oriel::kernels
