@@ -36,8 +36,8 @@ struct CacheStats {
 };
 
 /// Embeddings by content: the same pixels under the same options and model are encoded once, and give the same ids for
-/// as long as they are held. Least recently used ones go when the bytes run out; embeddings that a caller still holds
-/// live on with the caller. Bytes count rows alone.
+/// as long as memory holds them; what is read from the directory gets new ids. Least recently used ones go when the
+/// bytes run out; embeddings that a caller still holds live on with the caller. Bytes count rows alone.
 ///
 /// All methods may be called from many threads at once. Threads that ask for a picture which another is encoding wait
 /// for it; if that call fails, one of them encodes instead. The tower is used outside the cache's lock.
@@ -50,14 +50,16 @@ class ORIEL_API EmbeddingCache {
   EmbeddingCache& operator=(const EmbeddingCache&) = delete;
 
   /// tower.get_image_embeddings(image, options), or what it gave before. The key is the content hash, every option that
-  /// changes the rows, and the tower's fingerprint; options.text_alias is put on the result and is no part of the key.
-  /// Throws what the tower throws, and invalid_argument for TokenLayout::exllamav2, whose rows come from a callback
-  /// that no key can name: use the overload with a key.
+  /// changes the rows, and the tower's fingerprint and device; options.text_alias is put on the result and is no part
+  /// of the key. Progress is reported on a miss only; `cancel` ends waiting for another thread, too. Throws what the
+  /// tower throws (limits also on a hit), and invalid_argument for TokenLayout::exllamav2, whose rows come from a
+  /// callback that no key can name: use the overload with a key.
   [[nodiscard]] MMEmbedding get_image_embeddings(const VisionTower& tower, const Image& image,
                                                  const EmbedOptions& options = {});
 
-  /// The same under the caller's key, in place of the content hash; `open` runs only on a miss. The caller promises
-  /// that one key always stands for the same picture (and the same token rows). Throws what `open` throws, too.
+  /// The same under the caller's key, in place of the content hash; `open` runs only on a miss, on the calling thread.
+  /// The caller promises that one key always stands for the same picture (and the same token rows). max_tokens is
+  /// tested on a miss only: a hit has no picture to plan for. Throws what `open` throws, too.
   [[nodiscard]] MMEmbedding get_image_embeddings(const VisionTower& tower, std::string_view key,
                                                  const std::function<Image()>& open, const EmbedOptions& options = {});
 

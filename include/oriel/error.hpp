@@ -16,10 +16,10 @@ enum class ErrorCode {
   malformed_model,    ///< config, processor or weight files that are damaged or contradict each other
   unsupported_model,  ///< a well-formed checkpoint of a kind that oriel does not run
   limit_exceeded,     ///< a size, pixel, token or memory limit would be passed; nothing was started
-  unavailable,        ///< a device, codec or option that this build or machine does not have
+  unavailable,        ///< a device, codec or prompt token that this build, machine or checkpoint does not have
   cancelled,          ///< the caller's stop_token was triggered
   out_of_memory,      ///< memory ran out during a call; the object that was called stays usable
-  internal,           ///< a defect of oriel: please report it
+  internal,           ///< a defect of oriel, or an error of libtorch without a better name: please report it
 };
 
 /// The name of a code as written above, such as "malformed_model".

@@ -34,7 +34,8 @@ struct AlphaPolicy {
   friend bool operator==(const AlphaPolicy&, const AlphaPolicy&) = default;
 };
 
-/// Limits that are tested on a picture's header, before anything is allocated or decoded.
+/// Limits that are tested on a picture's header, before pixels are allocated or decoded; max_file_bytes before the file
+/// is read. What passes one is a limit_exceeded.
 struct ImageLimits {
   int64_t max_side = 65'535;           ///< pixels, either side
   int64_t max_pixels = 178'956'970;    ///< width * height; 512 MiB of RGB, the limit at which Pillow warns doubled
@@ -75,17 +76,20 @@ struct PixelView {
 /// All modes become RGB as Pillow's convert("RGB") makes them.
 class ORIEL_API Image {
  public:
-  /// Reads and decodes a file. Throws file_error, malformed_image, unsupported_image, limit_exceeded; the message
-  /// names the file.
+  /// Reads and decodes a file, on the calling thread. Throws file_error, malformed_image, unsupported_image,
+  /// limit_exceeded, unavailable (a codec that the build lacks) and out_of_memory; the message names the file.
   [[nodiscard]] static Image open(const std::filesystem::path& path, const ImageOptions& options = {});
-  /// Decodes bytes in memory, which are read during the call only. `name` stands for the file in error messages.
+  /// Decodes bytes in memory, which are read during the call only. `name` stands for the file in error messages. Same
+  /// errors as open but for file_error.
   [[nodiscard]] static Image decode(std::span<const std::byte> bytes, const ImageOptions& options = {},
                                     const std::string& name = "image");
-  /// Copies raw pixels. Only `options.alpha` and `options.limits` are used. Throws invalid_argument, limit_exceeded.
+  /// Copies raw pixels. Only `options.alpha` and `options.limits` are used. Throws invalid_argument, limit_exceeded,
+  /// out_of_memory.
   [[nodiscard]] static Image from_pixels(const PixelView& pixels, const ImageOptions& options = {},
                                          const std::string& name = "image");
 
-  /// Reads the header alone: enough for VisionTower::plan. Same errors as open.
+  /// What the header says, without decoding: enough for VisionTower::plan. The whole file is read, as open does. Same
+  /// errors as open, as far as the header shows them.
   [[nodiscard]] static ImageInfo probe(const std::filesystem::path& path, const ImageLimits& limits = {});
   [[nodiscard]] static ImageInfo probe(std::span<const std::byte> bytes, const ImageLimits& limits = {},
                                        const std::string& name = "image");
@@ -95,7 +99,8 @@ class ORIEL_API Image {
   [[nodiscard]] std::span<const uint8_t> rgb() const noexcept;
   /// The path or name given at creation.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
-  /// Hash of size and pixels: equal pictures have equal hashes, whatever file they came from.
+  /// Hash of size and pixels: equal pictures have equal hashes, whatever file they came from. Computed by each call, at
+  /// the speed of memory.
   [[nodiscard]] ContentHash content_hash() const;
 
  private:

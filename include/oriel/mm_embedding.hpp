@@ -29,7 +29,7 @@ struct MMEmbeddingInfo {
   /// Why placeholder_tokens is empty although the model has a text side, such as a missing tokenizer.json.
   std::string tokens_unavailable = {};
   double seconds_per_slot = 0;         ///< video: seconds between temporal slots; 0 for pictures
-  ContentHash content_hash = {};       ///< of the upright RGB pixels
+  ContentHash content_hash = {};       ///< of the upright RGB pixels; of a video, of the frames kept
   ContentHash model_fingerprint = {};  ///< of the tower that made the rows
 };
 
@@ -69,19 +69,20 @@ class ORIEL_API MMEmbedding {
   [[nodiscard]] Size original_size() const noexcept { return info().original_size; }
   [[nodiscard]] Size preprocessed_size() const noexcept { return info().preprocessed_size; }
   [[nodiscard]] ContentHash content_hash() const noexcept { return info().content_hash; }
-  /// Where a point of the preprocessed picture (what grounding models speak of) lies in the original, and back.
+  /// Where a point of the preprocessed picture (what grounding models speak of) lies in the original, and back. Throws
+  /// invalid_argument if one of the two sizes is unknown.
   [[nodiscard]] Point to_original(Point preprocessed) const;
   [[nodiscard]] Point to_preprocessed(Point original) const;
   /// Bytes of the rows.
   [[nodiscard]] size_t size_in_bytes() const;
 
-  /// The same embedding with its rows on another device: ids and alias stay.
+  /// The same embedding with its rows on another device: ids and alias stay. Throws unavailable, out_of_memory.
   [[nodiscard]] MMEmbedding to(Device device) const;
 
   /// Writes rows and info as safetensors. Throws file_error.
   void save(const std::filesystem::path& path) const;
   /// Reads what save wrote, rows on the CPU. The embedding gets new ids, and a new alias if its alias was automatic.
-  /// Throws file_error, or malformed_model naming the file and the entry that is wrong.
+  /// Throws file_error, or malformed_model or limit_exceeded naming the file and the entry that is wrong.
   [[nodiscard]] static MMEmbedding load(const std::filesystem::path& path);
 
  private:

@@ -15,8 +15,8 @@ struct NamedTensor {
 };
 
 /// Writes tensors as a safetensors file, which transformers, torch and numpy read. Tensors on a GPU are copied to the
-/// host first. The file appears whole or not at all. Throws file_error, and invalid_argument for an empty tensor or two
-/// tensors of one name.
+/// host first. The file appears whole or not at all. Throws file_error, and invalid_argument for an empty tensor, two
+/// tensors of one name, the name "__metadata__" and text that is not UTF-8.
 ORIEL_API void save_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                                 const std::map<std::string, std::string>& metadata = {});
 

@@ -18,15 +18,15 @@ class ORIEL_API Tensor {
  public:
   /// An empty tensor: defined() is false, and every other member but the assignments throws invalid_argument.
   Tensor();
-  /// Copies host memory. `data.size()` must equal the product of `shape`.
+  /// Copies to new host memory. `data.size()` must equal the product of `shape`, else invalid_argument is thrown.
   [[nodiscard]] static Tensor copy_of(std::span<const float> data, std::vector<int64_t> shape);
   [[nodiscard]] static Tensor copy_of(std::span<const int64_t> data, std::vector<int64_t> shape);
-  /// Copies `bytes`, elements of `dtype` in native byte order.
+  /// Copies `bytes`, elements of `dtype` in native byte order; the same error.
   [[nodiscard]] static Tensor copy_of(std::span<const std::byte> bytes, DType dtype, std::vector<int64_t> shape);
 
   [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
   [[nodiscard]] const std::vector<int64_t>& shape() const;
-  /// Length of one dimension; negative counts from the end.
+  /// Length of one dimension; negative counts from the end. Throws invalid_argument beyond the dimensions.
   [[nodiscard]] int64_t size(int dimension) const;
   [[nodiscard]] int64_t element_count() const;
   [[nodiscard]] DType dtype() const;
@@ -41,7 +41,7 @@ class ORIEL_API Tensor {
   /// that this build or machine does not have.
   [[nodiscard]] Tensor to(Device device) const;
   [[nodiscard]] Tensor to(DType dtype) const;
-  /// Rows [begin, end) of the first dimension, sharing storage.
+  /// Rows [begin, end) of the first dimension, sharing storage. Throws invalid_argument beyond them.
   [[nodiscard]] Tensor rows(int64_t begin, int64_t end) const;
 
   /// A DLPack capsule that shares the storage and keeps it alive; the receiver calls its deleter.

@@ -22,7 +22,8 @@ struct Point {
   friend bool operator==(const Point&, const Point&) = default;
 };
 
-/// Patches per temporal slot, column and row **before** merging: transformers' image_grid_thw. Images have t = 1.
+/// Temporal slots, rows of patches and patches in a row, **before** merging: transformers' image_grid_thw. Images have
+/// t = 1.
 struct Grid {
   int64_t t = 1;
   int64_t h = 0;

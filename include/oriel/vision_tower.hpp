@@ -42,13 +42,13 @@ struct Progress {
 using ProgressCallback = std::function<void(const Progress&)>;
 
 /// The text model's embedding rows of some token ids: [ids, hidden], as the text model would feed them to its first
-/// layer (with its scaling, if it has one).
+/// layer (with its scaling, if it has one). Any dtype and device. Called on the thread that made the call.
 using TokenRows = std::function<Tensor(std::span<const int64_t> ids)>;
 
 struct LoadOptions {
   Device device = Device::cpu();
   std::optional<DType> dtype = {};  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
-  int threads = 0;                  ///< for decoding and pixel work in this tower; 0: hardware threads
+  int threads = 0;                  ///< for pixel work, the caller's thread included: 1 to 1024; 0: the hardware's
   bool weights = true;              ///< false: plan and preprocess only; encoding throws invalid_argument
   ProgressCallback progress = {};
   std::stop_token cancel = {};
@@ -66,7 +66,7 @@ struct PreprocessOptions {
 };
 
 struct EncodeOptions {
-  bool embeddings_cpu = true;  ///< copy rows to host memory; false leaves them on the tower's device
+  bool embeddings_cpu = true;  ///< copy results to host memory; false leaves them on the tower's device
   ProgressCallback progress = {};
   std::stop_token cancel = {};
 };
@@ -135,11 +135,12 @@ struct Patches {
 
 /// A vision tower: preprocessing, transformer and projector of one checkpoint.
 ///
-/// All methods are const and may be called from many threads at once. They return finished results: pending device work
-/// is waited for when rows are copied to the host. Compute on the CPU uses libtorch's threads (set_compute_threads).
-/// A tower that was moved from may only be assigned to or destroyed.
-/// Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family
-/// does not take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
+/// All methods are const and may be called from many threads at once. Results in host memory are finished. Rows left on
+/// a GPU (embeddings_cpu = false) are enqueued on libtorch's current stream of the calling thread and valid in its
+/// order. Compute on the CPU uses libtorch's threads (set_compute_threads). A tower that was moved from may only be
+/// assigned to or destroyed. Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image
+/// (a shape that the family does not take; the message names the picture), cancelled, out_of_memory; after any of them
+/// the tower stays usable.
 class ORIEL_API VisionTower {
  public:
   /// Loads a Hugging Face checkpoint directory: config.json, processor_config.json or preprocessor_config.json, and
@@ -151,7 +152,7 @@ class ORIEL_API VisionTower {
   VisionTower& operator=(VisionTower&&) noexcept;
   ~VisionTower();
 
-  /// What a picture of this size becomes; needs no pixels.
+  /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress and cancel.
   [[nodiscard]] ImagePlan plan(Size size, const PreprocessOptions& options = {}) const;
 
   /// A picture to the rows that the language model reads.
@@ -165,7 +166,7 @@ class ORIEL_API VisionTower {
   /// The stages one by one: pixels to patches, patches to rows, rows to embeddings.
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options = {}) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
-  /// Rows [tokens, hidden] for every picture of `patches`.
+  /// Rows [tokens, hidden] in the tower's dtype for every picture of `patches`.
   [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;
   /// Pixel limits and resize of the options must be left alone here: the pixels are done. Patches are not looked at for
   /// anything but their shape.
@@ -174,7 +175,7 @@ class ORIEL_API VisionTower {
 
   /// Hidden states of the transformer before the projector: for every entry of `layers` a tensor
   /// [patches, width], rows in the order of Patches. Layers count as in transformers' hidden_states: 0 is the input of
-  /// the first block, i the output of block i - 1, negative ones count from the end.
+  /// the first block, i the output of block i - 1, negative ones count from the end. In the tower's dtype.
   [[nodiscard]] std::vector<Tensor> get_hidden_states(const Patches& patches, std::span<const int64_t> layers,
                                                       const EncodeOptions& options = {}) const;
 
@@ -188,7 +189,8 @@ class ORIEL_API VisionTower {
   [[nodiscard]] bool has_pixel_limits() const noexcept;  ///< whether min_pixels and max_pixels mean something
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] DType dtype() const noexcept;
-  /// Identifies weights and preprocessing: equal fingerprints and pixels give equal rows.
+  /// Identifies weights, preprocessing and dtype: equal fingerprints and pixels give equal rows on equal machines.
+  /// Without weights it identifies the rest.
   [[nodiscard]] ContentHash fingerprint() const noexcept;
   [[nodiscard]] int64_t weight_bytes() const noexcept;
 
@@ -220,7 +222,8 @@ struct ModelReport {
 /// Reads headers only, no tensor data. Throws as VisionTower::load does, except for what the report itself lists.
 [[nodiscard]] ORIEL_API ModelReport inspect_model(const std::filesystem::path& directory);
 
-/// How many threads libtorch uses for towers on the CPU, in the whole process. Throws invalid_argument below 1.
+/// How many threads libtorch uses for towers on the CPU: in calls made by this thread, and by threads that have not
+/// computed yet. Those that have computed keep their number, so call it first. Throws invalid_argument below 1.
 ORIEL_API void set_compute_threads(int threads);
 
 }  // namespace oriel
