@@ -1,0 +1,6 @@
+#include "fuzz/targets/decoder.hpp"
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  oriel::fuzz::run_decoder({data, size}, oriel::image::read_bmp_header, oriel::image::decode_bmp);
+  return 0;
+}
