@@ -9,7 +9,8 @@ from check_options import check_options
 from documents import DocumentError, read_document
 from run_snippets import check_document
 
-# Document, what is replaced (its first occurrence), by what, and what the complaint must contain.
+# Where, what is replaced (its first occurrence), by what, and what the complaint must contain. PRINTED says the document
+# and the section in front.
 PRINTED = [
     ("tutorial", "One picture", "rows [345, 48] of float32", "rows [345, 49] of float32", "+rows [345, 48] of float32"),
     ("tutorial", "One picture", "```text output\nrows", "```text shown\nrows", "+rows [345, 48] of float32"),
