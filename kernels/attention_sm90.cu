@@ -20,8 +20,12 @@
 // Limits. head_dim 64, 72, 80, 128; bfloat16, float16; token_stride a multiple of 8, pointers of 16 bytes. Logits
 // beyond float32 and all-NaN rows give NaN in their own rows.
 //
-// Tried and lost on an H100, at 4096 tokens: two or three warpgroups with 96 to 128 keys a step (-10 %), named barriers
-// to order the warpgroups (-10 %), exponentials by polynomial (-10 %), clusters with multicast (no gain for 64 and 80).
+// Tried and lost, TFLOP/s before and after, each pair from one run on an H100 (bfloat16, 16 heads): two or three
+// warpgroups with 96 to 128 keys a step, named barriers to order the warpgroups, exponentials by polynomial (each about
+// -10 % at 4096 tokens); Q for Q K^T from registers (head dims 64 / 80 / 128 at 4096 tokens: 591 / 605 / 712 to 588 /
+// 602 / 682). For 16 x 256 tokens, head dims 64 / 72 / 80: a launch that overlaps with the kernel before (341 / 243 /
+// 291 to 346 / 227 / 254), the next tile's keys and values prefetched into L2 (to 321 / 205 / 255), barriers
+// initialised by 32 lanes, which take turns over uniform registers (3,400 clocks).
 #include <cuda.h>
 
 #include <cstdint>
@@ -51,6 +55,7 @@ struct KernelArguments {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+/// By one thread.
 template <int kHeadDim>
 __device__ __forceinline__ void init_barriers(const sm90::SharedMap<kHeadDim>& shared) {
   using S = sm90::Shape<kHeadDim>;
@@ -79,9 +84,9 @@ __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
   extern __shared__ std::uint8_t memory[];
   const sm90::SharedMap<kHeadDim> shared{(sm90::shared_address(memory) + S::kAlignment - 1) &
                                          ~static_cast<std::uint32_t>(S::kAlignment - 1)};
-  if (threadIdx.x == 0) init_barriers(shared);
   const std::int32_t* const first_tile = arguments.first_tile + blockIdx.x;
   const sm90::TileRange range{arguments.tiles + __ldg(first_tile), arguments.tiles + __ldg(first_tile + 1)};
+  if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
 
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform for the compiler too

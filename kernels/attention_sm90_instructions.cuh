@@ -24,7 +24,7 @@ __device__ __forceinline__ void barrier_init(std::uint32_t barrier, int arrivals
 /// Makes initialised barriers known to the other threads of the block and to the copy engine.
 __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
@@ -62,10 +62,6 @@ __device__ __forceinline__ void copy_box(std::uint32_t destination, const CUtens
       "[%5];" ::"r"(destination),
       "l"(&map), "r"(column), "r"(slice), "r"(row), "r"(barrier)
       : "memory");
-}
-
-__device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
 /// Ordinary writes of this thread to shared memory before, matrix products and copies that touch it after.
