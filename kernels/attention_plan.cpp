@@ -46,11 +46,17 @@ double tile_cost(std::int32_t keys, std::int32_t units, int most_units) {
   return height * (keys + kTileOverhead);
 }
 
+/// The offsets as given.
+struct Sequences {
+  const std::int32_t* offsets;
+  std::size_t size;  ///< of offsets: one more than there are sequences
+};
+
 /// Heaviest first. Each sequence gives tiles of two heights at most, one unit apart.
-std::vector<Cut> cut_sequences(std::span<const std::int32_t> cu_seqlens, int most_units, int stretch) {
+std::vector<Cut> cut_sequences(const Sequences& sequences, int most_units, int stretch) {
   std::vector<Cut> cuts;
-  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
-    const std::int32_t begin = cu_seqlens[i], keys = cu_seqlens[i + 1] - begin;
+  for (std::size_t i = 0; i + 1 < sequences.size; ++i) {
+    const std::int32_t begin = sequences.offsets[i], keys = sequences.offsets[i + 1] - begin;
     if (keys == 0) continue;
     const std::int32_t units = divide_up(keys, kAttentionUnit);
     const std::int32_t needed = divide_up(units, most_units);
@@ -129,33 +135,34 @@ AttentionPlan write_plan(const std::vector<Cut>& cuts, int heads, const Assignme
   return plan;
 }
 
-void check(std::span<const std::int32_t> cu_seqlens, int heads, int sm_count) {
+void check(const Sequences& sequences, int heads, int sm_count) {
   const auto fail = [](const std::string& what) { throw std::invalid_argument("plan_attention: " + what); };
+  const std::int32_t* const offsets = sequences.offsets;
   if (heads < 1 || heads > 65535) fail("heads: expected 1 to 65535, got " + std::to_string(heads));
   if (sm_count < 1) fail("sm_count: expected at least 1, got " + std::to_string(sm_count));
-  if (cu_seqlens.empty() || cu_seqlens[0] != 0) {
-    fail("cu_seqlens: expected to begin with 0, got " +
-         (cu_seqlens.empty() ? std::string("nothing") : std::to_string(cu_seqlens[0])));
-  }
-  for (std::size_t i = 1; i < cu_seqlens.size(); ++i) {
-    if (cu_seqlens[i] < cu_seqlens[i - 1]) {
-      fail("cu_seqlens[" + std::to_string(i) + "]: expected at least " + std::to_string(cu_seqlens[i - 1]) + ", got " +
-           std::to_string(cu_seqlens[i]));
+  if (sequences.size == 0) fail("cu_seqlens: expected to begin with 0, got nothing");
+  if (offsets[0] != 0) fail("cu_seqlens: expected to begin with 0, got " + std::to_string(offsets[0]));
+  for (std::size_t i = 1; i < sequences.size; ++i) {
+    if (offsets[i] < offsets[i - 1]) {
+      fail("cu_seqlens[" + std::to_string(i) + "]: expected at least " + std::to_string(offsets[i - 1]) + ", got " +
+           std::to_string(offsets[i]));
     }
   }
 }
 
 }  // namespace
 
-AttentionPlan plan_attention(std::span<const std::int32_t> cu_seqlens, int heads, int head_dim, int sm_count) {
-  check(cu_seqlens, heads, sm_count);
-  if (cu_seqlens.back() == 0) return {};
+AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seqlens_size, int heads, int head_dim,
+                             int sm_count) {
+  const Sequences sequences{cu_seqlens, cu_seqlens_size};
+  check(sequences, heads, sm_count);
+  if (cu_seqlens[cu_seqlens_size - 1] == 0) return {};
   const int most_units = attention_tile_units(head_dim);
-  std::vector<Cut> best = cut_sequences(cu_seqlens, most_units, kStretches.front());
+  std::vector<Cut> best = cut_sequences(sequences, most_units, kStretches.front());
   Assignment best_assignment = assign(best, heads, sm_count);
   if (count_tiles(best, heads) < kTilesWorthFitting * sm_count) {
     for (std::size_t i = 1; i < kStretches.size(); ++i) {
-      std::vector<Cut> cuts = cut_sequences(cu_seqlens, most_units, kStretches[i]);
+      std::vector<Cut> cuts = cut_sequences(sequences, most_units, kStretches[i]);
       Assignment assignment = assign(cuts, heads, sm_count);
       if (assignment.finish < 0.995 * best_assignment.finish) {
         best = std::move(cuts);

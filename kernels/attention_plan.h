@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <iterator>
 #include <vector>
 
 namespace oriel::kernels {
@@ -17,7 +17,14 @@ struct AttentionPlan {
 /// @param cu_seqlens  [sequences + 1] on the host: 0, then the end of each sequence; empty sequences are allowed
 /// @param head_dim    one that attention_sm90 takes
 /// @throws std::invalid_argument  cu_seqlens does not begin with 0 or falls; heads outside [1, 65535]; sm_count < 1
-AttentionPlan plan_attention(std::span<const std::int32_t> cu_seqlens, int heads, int head_dim, int sm_count);
+AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seqlens_size, int heads, int head_dim,
+                             int sm_count);
+
+/// The same for anything contiguous, such as std::span, which this folder's C++17 does not have.
+template <class Contiguous>
+AttentionPlan plan_attention(const Contiguous& cu_seqlens, int heads, int head_dim, int sm_count) {
+  return plan_attention(std::data(cu_seqlens), std::size(cu_seqlens), heads, head_dim, sm_count);
+}
 
 /// Never less than plan_attention's bytes for any `sequences` sequences of `tokens` tokens together: what an arena has
 /// to set aside before the lengths are known. About heads * tokens / 10 bytes.

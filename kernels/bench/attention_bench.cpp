@@ -35,7 +35,7 @@ std::int64_t oriel_attention_plan(const std::int32_t* cu_seqlens, std::int64_t s
                                   int sm_count, void* bytes, std::int64_t capacity, std::int32_t* blocks) {
   try {
     const AttentionPlan plan =
-        plan_attention({cu_seqlens, static_cast<std::size_t>(sequences) + 1}, heads, head_dim, sm_count);
+        plan_attention(cu_seqlens, static_cast<std::size_t>(sequences) + 1, heads, head_dim, sm_count);
     if (static_cast<std::int64_t>(plan.bytes.size()) > capacity) return -1;
     std::memcpy(bytes, plan.bytes.data(), plan.bytes.size());
     *blocks = plan.blocks;

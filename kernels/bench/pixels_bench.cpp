@@ -1,4 +1,4 @@
-// Times pictures in device memory to rows of patches: pixels_bench [--cpu]
+// Times pictures in device memory to rows of patches: pixels_bench [--cpu] [NUMBER OF A CASE]
 //
 // Prints one line a case: microseconds of one call, of one call among many in a row, and of the time that reading the
 // picture and writing the rows once would take at the speed of a device-to-device copy measured in the same run. Calls
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <string_view>
 #include <vector>
@@ -152,7 +153,7 @@ void time_case(const Case& c, double speed, bool with_cpu) {
   std::fflush(stdout);
 }
 
-int run(bool with_cpu) {
+int run(bool with_cpu, int only) {
   constexpr Size hd{1920, 1080};
   constexpr Size camera{4000, 3000};
   constexpr Size square{896, 896};
@@ -183,7 +184,9 @@ int run(bool with_cpu) {
   std::printf("%s, copy %.2f TB/s; microseconds\n", properties.name, speed * 1e-6);
   std::printf("%-44s %9s %9s %9s %7s %10s%s\n", "bfloat16 unless said otherwise", "alone", "in a row", "floor", "ratio",
               "tables", with_cpu ? "        cpu" : "");
-  for (const Case& c : cases) time_case(c, speed, with_cpu);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    if (only < 0 || static_cast<size_t>(only) == i) time_case(cases[i], speed, with_cpu);
+  }
   return 0;
 }
 
@@ -192,7 +195,16 @@ int run(bool with_cpu) {
 
 int main(int argc, char** argv) {
   try {
-    return oriel::kernels::run(argc > 1 && std::string_view(argv[1]) == "--cpu");
+    bool with_cpu = false;
+    int only = -1;
+    for (int i = 1; i < argc; ++i) {
+      if (std::string_view(argv[i]) == "--cpu") {
+        with_cpu = true;
+      } else {
+        only = std::atoi(argv[i]);
+      }
+    }
+    return oriel::kernels::run(with_cpu, only);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pixels_bench: %s\n", error.what());
     return 1;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks the attention kernels on a Hopper GPU against attention in float32.
 
-usage: attention_test.py LIBRARY [--small]
+usage: attention_test.py LIBRARY [--small] [--only TEXT]
 
-LIBRARY as for kernels/bench/attention_bench.py. --small runs sizes that compute-sanitizer gets through.
+LIBRARY as for kernels/bench/attention_bench.py. --small runs sizes that compute-sanitizer gets through, --only the checks whose name has TEXT.
 Prints a line a check and exits with 1 if any failed.
 """
 
@@ -86,10 +86,13 @@ def assert_same_bits(a, b, what):
 
 
 class Checks:
-    def __init__(self, library, small):
-        self.library, self.small, self.failed = library, small, 0
+    def __init__(self, library, small, only):
+        self.library, self.small, self.only, self.ran, self.failed = library, small, only, 0, 0
 
     def check(self, name, function):
+        if self.only not in name:
+            return
+        self.ran += 1
         torch.manual_seed(7)
         random.seed(7)
         try:
@@ -298,12 +301,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("library")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    checks = Checks(Library(arguments.library), arguments.small)
+    checks = Checks(Library(arguments.library), arguments.small, arguments.only)
     checks.all()
-    print(f"{checks.failed} failed")
-    sys.exit(1 if checks.failed else 0)
+    print(f"{checks.failed} of {checks.ran} failed")
+    sys.exit(1 if checks.failed or not checks.ran else 0)
 
 
 if __name__ == "__main__":
