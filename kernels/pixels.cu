@@ -6,9 +6,9 @@
 // whole rows, padding included, to device memory, 16 bytes a thread where the rows allow it. Thus the order of the
 // values costs nothing there, whatever the patch size.
 //
-// A thread walks down half a patch. After a horizontal first pass, the words of scratch hold four rows each: the
-// thread keeps the words under its taps in registers and loads others only when the taps move on to the next word,
-// which is every few rows, and the same rows for all threads.
+// A thread walks down a few rows of two adjacent columns. After a horizontal first pass, the words of scratch hold four
+// rows each: the thread keeps the words under its taps in registers and loads others only when the taps move on to the
+// next word, which is every few rows, and the same rows for all threads.
 //
 // Floats are computed as image::ByteToFloat says, operation by operation, where the host has found that this gives the
 // table's bits for all bytes; otherwise the table is read.
@@ -18,7 +18,11 @@ namespace oriel::kernels {
 namespace pixels {
 namespace {
 
-constexpr int64_t most_shared = 48 << 10;
+constexpr int columns_per_thread = 2;
+constexpr int most_tile_columns = 128;
+constexpr int64_t enough_blocks = 256;  // fewer do not fill a large GPU
+constexpr int64_t many_blocks = 2048;   // so many fill it with half the threads each
+constexpr int64_t most_shared = (48 << 10) - most_tile_columns * static_cast<int64_t>(sizeof(int64_t));
 constexpr int most_held_chunks = 5;
 constexpr int64_t longest_side = int64_t{1} << 20;
 
@@ -31,6 +35,8 @@ struct PatchesPass {
   AxisWeightsView axis;
   const float* values;
   ByteValues channels[3];
+  bool computable;  ///< all channels are
+  bool unscaled;    ///< scale_high is 1 and scale_low 0 in all channels, and a multiplication by them can be left out
   int patch;
   int temporal;
   int merge;
@@ -46,26 +52,77 @@ struct PatchesPass {
   Element element;
 };
 
-__device__ float to_float(uint32_t byte, const float* table, const ByteValues& v) {
-  if (!v.computable) return __ldg(table + byte);
+template <bool unscaled>
+__device__ float compute(uint32_t byte, const ByteValues& v) {
   const float u = __uint_as_float(0x4B000000U | byte) - 8388608.0F;  // exact: 2^23 + byte, less 2^23
-  const float x = __fsub_rn(__fmaf_rn(u, v.scale_high, __fmul_rn(u, v.scale_low)), v.mean);
+  const float scaled = unscaled ? u : __fmaf_rn(u, v.scale_high, __fmul_rn(u, v.scale_low));
+  const float x = __fsub_rn(scaled, v.mean);
   const float quotient = __fmul_rn(x, v.reciprocal);
   const float rest = __fmaf_rn(-quotient, v.divisor, x);
   return __fmaf_rn(rest, v.reciprocal, quotient);
 }
 
-/// Writes `value` to element `index` of `row`, and `copies` - 1 more times, `step` elements apart.
-__device__ void put(uint8_t* row, int index, float value, int copies, int step, Element element) {
-  if (element == Element::float32) {
-    auto* to = reinterpret_cast<float*>(row) + index;
-    for (int copy = 0; copy < copies; ++copy, to += step) *to = value;
-    return;
+/// Bytes and values of two adjacent pixels.
+using Bytes2 = uint32_t[3][columns_per_thread];
+using Values2 = float[3][columns_per_thread];
+
+/// values[c][i] = f(bytes[c][i], c)
+template <typename F>
+__device__ void map(const Bytes2& bytes, Values2& values, F&& f) {
+#pragma unroll
+  for (int c = 0; c < 3; ++c)
+#pragma unroll
+    for (int i = 0; i < columns_per_thread; ++i) values[c][i] = f(bytes[c][i], c);
+}
+
+__device__ void to_floats(const PatchesPass& p, const Bytes2& bytes, Values2& values) {
+  if (p.unscaled) {
+    map(bytes, values, [&](uint32_t byte, int c) { return compute<true>(byte, p.channels[c]); });
+  } else if (p.computable) {
+    map(bytes, values, [&](uint32_t byte, int c) { return compute<false>(byte, p.channels[c]); });
+  } else {
+    map(bytes, values, [&](uint32_t byte, int c) { return __ldg(p.values + 256 * c + byte); });
   }
-  const uint16_t bits = element == Element::bfloat16 ? __bfloat16_as_ushort(__float2bfloat16_rn(value))
-                                                     : __half_as_ushort(__float2half_rn(value));
-  auto* to = reinterpret_cast<uint16_t*>(row) + index;
-  for (int copy = 0; copy < copies; ++copy, to += step) *to = bits;
+}
+
+__device__ uint16_t narrowed(float value, Element element) {
+  return element == Element::bfloat16 ? __bfloat16_as_ushort(__float2bfloat16_rn(value))
+                                      : __half_as_ushort(__float2half_rn(value));
+}
+__device__ void put(uint8_t* row, int index, float value, Element element) {
+  if (element == Element::float32) {
+    reinterpret_cast<float*>(row)[index] = value;
+  } else {
+    reinterpret_cast<uint16_t*>(row)[index] = narrowed(value, element);
+  }
+}
+
+template <typename Pair>
+__device__ void put_copies(uint8_t* row, int index, const Pair (&pairs)[3], int channel_step, int copies, int step) {
+  auto* to = reinterpret_cast<Pair*>(row) + index / 2;
+#pragma unroll 1
+  for (int copy = 0; copy < copies; ++copy, to += step / 2)
+#pragma unroll
+    for (int c = 0; c < 3; ++c) to[c * (channel_step / 2)] = pairs[c];
+}
+
+/// Both pixels at once: an even patch size keeps pairs together, and aligned.
+__device__ void put_pair(const PatchesPass& p, uint8_t* row, int index, const Values2& values, int copies) {
+  const int slot = p.patch * p.patch;
+  if (p.element == Element::float32) {
+    const float2 pairs[3] = {{values[0][0], values[0][1]}, {values[1][0], values[1][1]}, {values[2][0], values[2][1]}};
+    put_copies(row, index, pairs, p.temporal * slot, copies, slot);
+  } else if (p.element == Element::bfloat16) {
+    __nv_bfloat162 pairs[3];
+#pragma unroll
+    for (int c = 0; c < 3; ++c) pairs[c] = __floats2bfloat162_rn(values[c][0], values[c][1]);
+    put_copies(row, index, pairs, p.temporal * slot, copies, slot);
+  } else {
+    __half2 pairs[3];
+#pragma unroll
+    for (int c = 0; c < 3; ++c) pairs[c] = __floats2half2_rn(values[c][0], values[c][1]);
+    put_copies(row, index, pairs, p.temporal * slot, copies, slot);
+  }
 }
 
 /// The output row of a patch: spec/qwen_vl.md 2 for the order in blocks.
@@ -79,21 +136,36 @@ __device__ int64_t output_row(const PatchesPass& p, int row, int column) {
          (static_cast<int64_t>(block_column) * p.merge + dy) * p.merge + dx;
 }
 
-/// The bytes of one column of the resized picture, row by row.
+/// The bytes of columns x and x + 1 of the resized picture, row by row. Those of a column behind `last` may be
+/// anything.
 template <Bytes source, int digits, int held_chunks>
-class Column {
+class ColumnPair {
  public:
-  __device__ Column(const PatchesPass& p, int64_t frame, int x) : p_(p), frame_(frame), x_(x) {
-    if constexpr (source == Bytes::columns_of_scratch) first_ = __ldg(p.axis.first + x);
+  __device__ ColumnPair(const PatchesPass& p, int64_t frame, int x, int last) : p_(p), none_(p.axis.shift) {
+    x_[0] = x;
+    x_[1] = min(x + 1, last);
+    if constexpr (source == Bytes::picture) {
+      picture_ = p.picture.pixels + frame * p.picture.frame_stride;
+    } else {
+#pragma unroll
+      for (int c = 0; c < 3; ++c) planes_[c] = p.scratch.row(frame, c, 0) + (source == Bytes::rows_of_scratch ? x : 0);
+    }
+    if constexpr (source == Bytes::columns_of_scratch) {
+#pragma unroll
+      for (int i = 0; i < columns_per_thread; ++i) first_[i] = __ldg(p.axis.first + x_[i]);
+    }
   }
 
-  __device__ void read(int64_t y, uint32_t (&bytes)[3]) {
+  __device__ void read(int y, Bytes2& bytes) {
     if constexpr (source == Bytes::picture) {
-      const uint8_t* pixel = row_of(p_.picture, frame_, y) + x_ * p_.picture.column_stride;
+      const uint8_t* row = picture_ + int64_t{y} * p_.picture.row_stride;
 #pragma unroll
-      for (int c = 0; c < 3; ++c) bytes[c] = __ldg(pixel + c * p_.picture.channel_stride);
+      for (int i = 0; i < columns_per_thread; ++i)
+#pragma unroll
+        for (int c = 0; c < 3; ++c)
+          bytes[c][i] = __ldg(row + x_[i] * p_.picture.column_stride + c * p_.picture.channel_stride);
     } else {
-      Sums<digits> sums[3];
+      Sums<digits> sums[3][columns_per_thread] = {{none_, none_}, {none_, none_}, {none_, none_}};
       if constexpr (source == Bytes::columns_of_scratch) {
         sum_columns(y, sums);
       } else if constexpr (held_chunks == 0) {
@@ -102,61 +174,83 @@ class Column {
         sum_held_rows(y, sums);
       }
 #pragma unroll
-      for (int c = 0; c < 3; ++c) bytes[c] = sums[c].byte(p_.axis.shift);
+      for (int c = 0; c < 3; ++c)
+#pragma unroll
+        for (int i = 0; i < columns_per_thread; ++i) bytes[c][i] = sums[c][i].byte(p_.axis.shift);
     }
   }
 
  private:
-  __device__ void sum_columns(int64_t y, Sums<digits> (&sums)[3]) {
+  using Sums2 = Sums<digits>[3][columns_per_thread];
+
+  /// The words of both columns. Rows of scratch begin at multiples of 16 bytes, but an odd patch may begin at an odd
+  /// one.
+  __device__ uint2 load_pair(int c, int row) const {
+    const uint32_t* words = planes_[c] + row * static_cast<int>(p_.scratch.pitch);
+    if (x_[0] % 2 == 0) return __ldg(reinterpret_cast<const uint2*>(words));
+    return {__ldg(words), __ldg(words + (x_[1] - x_[0]))};
+  }
+
+  __device__ void sum_columns(int y, Sums2& sums) {
     for (int k = 0; k < p_.axis.chunks; ++k) {
-      const Weights<digits> weights = column_weights<digits>(p_.axis, x_, k);
 #pragma unroll
-      for (int c = 0; c < 3; ++c) sums[c].add(__ldg(p_.scratch.row(frame_, c, y) + first_ + k), weights);
+      for (int i = 0; i < columns_per_thread; ++i) {
+        const Weights<digits> weights = column_weights<digits>(p_.axis, x_[i], k);
+#pragma unroll
+        for (int c = 0; c < 3; ++c)
+          sums[c][i].add(__ldg(planes_[c] + y * static_cast<int>(p_.scratch.pitch) + first_[i] + k), weights);
+      }
     }
   }
 
-  __device__ void sum_rows(int64_t y, Sums<digits> (&sums)[3]) {
+  __device__ void sum_rows(int y, Sums2& sums) {
     const int first = __ldg(p_.axis.first + y);
+#pragma unroll 2
     for (int k = 0; k < p_.axis.chunks; ++k) {
       const Weights<digits> weights = row_weights<digits>(p_.axis, y, k);
 #pragma unroll
-      for (int c = 0; c < 3; ++c) sums[c].add(__ldg(p_.scratch.row(frame_, c, first + k) + x_), weights);
+      for (int c = 0; c < 3; ++c) {
+        const uint2 words = load_pair(c, first + k);
+        sums[c][0].add(words.x, weights);
+        sums[c][1].add(words.y, weights);
+      }
     }
   }
 
-  __device__ void sum_held_rows(int64_t y, Sums<digits> (&sums)[3]) {
-    const int first = __ldg(p_.axis.first + y);
-    if (first != first_) {
-      first_ = first;
+  __device__ void sum_held_rows(int y, Sums2& sums) {
+    const int first = first_[1] < 0 ? __ldg(p_.axis.first + y) : first_[1];
+    first_[1] = __ldg(p_.axis.first + min(y + 1, static_cast<int>(p_.axis.out) - 1));  // ahead, for the next row
+    if (first != first_[0]) {
+      first_[0] = first;
 #pragma unroll
-      for (int c = 0; c < 3; ++c) {
-        const uint32_t* from = p_.scratch.row(frame_, c, first) + x_;
+      for (int c = 0; c < 3; ++c)
 #pragma unroll
-        for (int k = 0; k < held_chunks; ++k) held_[c][k] = __ldg(from + k * p_.scratch.pitch);
-      }
+        for (int k = 0; k < held_chunks; ++k) held_[c][k] = load_pair(c, first + k);
     }
-    const uint32_t* words = p_.axis.words + y * (held_chunks * digits);
 #pragma unroll
     for (int k = 0; k < held_chunks; ++k) {
-      Weights<digits> weights;
+      const Weights<digits> weights = row_weights<digits>(p_.axis, y, k);
 #pragma unroll
-      for (int d = 0; d < digits; ++d) weights.word[d] = __ldg(words + k * digits + d);
-#pragma unroll
-      for (int c = 0; c < 3; ++c) sums[c].add(held_[c][k], weights);
+      for (int c = 0; c < 3; ++c) {
+        sums[c][0].add(held_[c][k].x, weights);
+        sums[c][1].add(held_[c][k].y, weights);
+      }
     }
   }
 
   const PatchesPass& p_;
-  int64_t frame_;
-  int x_;
-  int first_ = -1;
-  uint32_t held_[3][held_chunks == 0 ? 1 : held_chunks];
+  const uint8_t* picture_ = nullptr;
+  const uint32_t* planes_[3];
+  const Sums<digits> none_;
+  int x_[columns_per_thread];
+  int first_[columns_per_thread] = {-1, -1};
+  uint2 held_[3][held_chunks == 0 ? 1 : held_chunks];
 };
 
 template <typename Unit>
-__device__ void copy_rows(const PatchesPass& p, const uint8_t* stage, int patch_row, int first_patch, int patches) {
+__device__ void copy_rows(const PatchesPass& p, const uint8_t* stage, const int64_t* offsets, int patches) {
   const int units = p.row_bytes / static_cast<int>(sizeof(Unit));
-  int at = static_cast<int>(threadIdx.y) * tile_columns + static_cast<int>(threadIdx.x);
+  int at = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
   int patch = 0;
   while (true) {
     while (at >= units) {
@@ -165,83 +259,99 @@ __device__ void copy_rows(const PatchesPass& p, const uint8_t* stage, int patch_
     }
     if (patch >= patches) return;
     const auto* from = reinterpret_cast<const Unit*>(stage + patch * p.stage_stride);
-    auto* to = reinterpret_cast<Unit*>(p.out + output_row(p, patch_row, first_patch + patch) * p.out_stride);
-    to[at] = from[at];
-    at += threads;
+    reinterpret_cast<Unit*>(p.out + offsets[patch])[at] = from[at];
+    at += static_cast<int>(blockDim.x * blockDim.y);
+  }
+}
+
+__device__ void copy_rows(const PatchesPass& p, const uint8_t* stage, const int64_t* offsets, int patches) {
+  switch (p.copy_bytes) {
+    case 16:
+      return copy_rows<uint4>(p, stage, offsets, patches);
+    case 8:
+      return copy_rows<uint2>(p, stage, offsets, patches);
+    case 4:
+      return copy_rows<uint32_t>(p, stage, offsets, patches);
+    default:
+      return copy_rows<uint16_t>(p, stage, offsets, patches);
   }
 }
 
 /// `staged`: rows are put together in shared memory; else, for patches too large for that, in `out` itself.
 template <Bytes source, int digits, int held_chunks, bool staged>
-__global__ void __launch_bounds__(threads) make_patches(const PatchesPass p) {
+__global__ void __launch_bounds__(threads, 4) make_patches(const PatchesPass p) {
   extern __shared__ uint4 shared[];
+  __shared__ int64_t offsets[most_tile_columns];  // bytes to the output rows of the block's patches
   auto* stage = reinterpret_cast<uint8_t*>(shared);
   const int patch_row = static_cast<int>(blockIdx.x) / p.tiles;
   const int first_patch = (static_cast<int>(blockIdx.x) - patch_row * p.tiles) * p.tile_patches;
   const int patches = min(p.tile_patches, p.grid_columns - first_patch);
-  const auto row_at = [&](int i) {
-    return staged ? stage + i * p.stage_stride : p.out + output_row(p, patch_row, first_patch + i) * p.out_stride;
-  };
+  const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+  if (thread < patches) offsets[thread] = output_row(p, patch_row, first_patch + thread) * p.out_stride;
+  if constexpr (!staged) __syncthreads();
+  const auto row_at = [&](int i) { return staged ? stage + i * p.stage_stride : p.out + offsets[i]; };
 
   const int slot = p.patch * p.patch;
   const int copies = p.picture.frames == 1 ? p.temporal : 1;
-  const int half = (p.patch + tile_rows - 1) / tile_rows;
-  const int begin = static_cast<int>(threadIdx.y) * half;
-  const int end = min(begin + half, p.patch);
+  const int share = (p.patch + static_cast<int>(blockDim.y) - 1) / static_cast<int>(blockDim.y);
+  const int begin = static_cast<int>(threadIdx.y) * share;
+  const int end = min(begin + share, p.patch);
+  const int columns = patches * p.patch;
+  const int step = columns_per_thread * static_cast<int>(blockDim.x);
   for (int frame = 0; frame < p.picture.frames; ++frame) {
-    for (int x = static_cast<int>(threadIdx.x); x < patches * p.patch; x += tile_columns) {
+    for (int x = columns_per_thread * static_cast<int>(threadIdx.x); x < columns; x += step) {
       const int patch = x / p.patch;
-      uint8_t* row = row_at(patch);
-      Column<source, digits, held_chunks> column(p, frame, first_patch * p.patch + x);
+      const int in_patch = x - patch * p.patch;
+      const int origin = first_patch * p.patch;
+      ColumnPair<source, digits, held_chunks> pair(p, frame, origin + x, origin + columns - 1);
+#pragma unroll(source == Bytes::picture ? 4 : 1)
       for (int y = begin; y < end; ++y) {
-        uint32_t bytes[3];
-        column.read(static_cast<int64_t>(patch_row) * p.patch + y, bytes);
-        const int index = frame * slot + y * p.patch + (x - patch * p.patch);
+        Bytes2 bytes;
+        pair.read(patch_row * p.patch + y, bytes);
+        Values2 values;
+        to_floats(p, bytes, values);
+        const int index = frame * slot + y * p.patch + in_patch;
+        if (staged && p.patch % 2 == 0) {
+          put_pair(p, row_at(patch), index, values, copies);
+          continue;
+        }
+        const bool same = in_patch + 1 < p.patch;
+#pragma unroll 1
+        for (int copy = 0; copy < copies; ++copy) {
 #pragma unroll
-        for (int c = 0; c < 3; ++c) {
-          const float value = to_float(bytes[c], p.values + 256 * c, p.channels[c]);
-          put(row, c * p.temporal * slot + index, value, copies, slot, p.element);
+          for (int c = 0; c < 3; ++c) {
+            const int at = (c * p.temporal + copy) * slot + index;
+            put(row_at(patch), at, values[c][0], p.element);
+            if (x + 1 < columns)
+              put(row_at(same ? patch : patch + 1), same ? at + 1 : at - in_patch, values[c][1], p.element);
+          }
         }
       }
     }
   }
-  const int element_bytes = p.element == Element::float32 ? 4 : 2;
-  const int padding = p.row_bytes / element_bytes - p.row_values;
-  if (padding > 0) {
-    for (int patch = static_cast<int>(threadIdx.y); patch < patches; patch += tile_rows) {
-      uint8_t* row = row_at(patch);
-      for (int i = static_cast<int>(threadIdx.x); i < padding; i += tile_columns)
-        put(row, p.row_values + i, 0.0F, 1, 0, p.element);
-    }
-  }
+  const int padding = p.row_bytes / (p.element == Element::float32 ? 4 : 2) - p.row_values;
+  for (int patch = static_cast<int>(threadIdx.y); padding > 0 && patch < patches; patch += static_cast<int>(blockDim.y))
+    for (int i = static_cast<int>(threadIdx.x); i < padding; i += static_cast<int>(blockDim.x))
+      put(row_at(patch), p.row_values + i, 0.0F, p.element);
   if constexpr (staged) {
     __syncthreads();
-    switch (p.copy_bytes) {
-      case 16:
-        return copy_rows<uint4>(p, stage, patch_row, first_patch, patches);
-      case 8:
-        return copy_rows<uint2>(p, stage, patch_row, first_patch, patches);
-      case 4:
-        return copy_rows<uint32_t>(p, stage, patch_row, first_patch, patches);
-      default:
-        return copy_rows<uint16_t>(p, stage, patch_row, first_patch, patches);
-    }
+    copy_rows(p, stage, offsets, patches);
   }
 }
 
 struct Launch {
-  unsigned blocks;
+  dim3 blocks;
+  dim3 block;
   size_t shared;  ///< 0: not staged
   cudaStream_t stream;
 };
 
 template <Bytes source, int digits, int held_chunks>
 cudaError_t launch(const PatchesPass& p, const Launch& l) {
-  const dim3 block(tile_columns, tile_rows);
   if (l.shared > 0) {
-    make_patches<source, digits, held_chunks, true><<<l.blocks, block, l.shared, l.stream>>>(p);
+    make_patches<source, digits, held_chunks, true><<<l.blocks, l.block, l.shared, l.stream>>>(p);
   } else {
-    make_patches<source, digits, 0, false><<<l.blocks, block, 0, l.stream>>>(p);
+    make_patches<source, digits, 0, false><<<l.blocks, l.block, 0, l.stream>>>(p);
   }
   return cudaGetLastError();
 }
@@ -330,7 +440,13 @@ PatchesPass second_pass(const PatchesParams& params, const Intermediate& scratch
   p.scratch = scratch;
   p.axis = params.rows_first ? params.columns : params.rows;
   p.values = params.values;
-  for (int c = 0; c < 3; ++c) p.channels[c] = params.channels[c];
+  p.computable = p.unscaled = true;
+  for (int c = 0; c < 3; ++c) {
+    p.channels[c] = params.channels[c];
+    p.computable = p.computable && params.channels[c].computable;
+    p.unscaled = p.unscaled && params.channels[c].scale_high == 1.0F && params.channels[c].scale_low == 0.0F;
+  }
+  p.unscaled = p.unscaled && p.computable;
   p.patch = static_cast<int>(params.patch);
   p.temporal = static_cast<int>(params.temporal);
   p.merge = static_cast<int>(params.merge);
@@ -342,14 +458,28 @@ PatchesPass second_pass(const PatchesParams& params, const Intermediate& scratch
   p.copy_bytes = copy_unit(params.out, p.row_bytes, p.out_stride);
   p.element = params.element;
   const int64_t stage_stride = divide_up(p.row_bytes, 16) * 16;
-  const int64_t by_room = stage_stride <= most_shared ? most_shared / stage_stride : grid.columns;
-  int64_t patches = tile_columns / params.patch;
-  patches = patches < by_room ? patches : by_room;
-  patches = patches < 1 ? 1 : patches;
-  p.tiles = static_cast<int>(divide_up(grid.columns, patches));
-  p.tile_patches = static_cast<int>(divide_up(grid.columns, p.tiles));
   p.stage_stride = stage_stride <= most_shared ? static_cast<int>(stage_stride) : 0;
   return p;
+}
+
+/// Fixes how many patches a block makes: as many as its threads have columns for, and its shared memory room.
+Launch second_launch(PatchesPass& p, const Grid& grid, cudaStream_t stream) {
+  int tile_columns = most_tile_columns;
+  while (true) {
+    int64_t patches = tile_columns / p.patch;
+    if (p.stage_stride > 0 && patches > most_shared / p.stage_stride) patches = most_shared / p.stage_stride;
+    if (patches < 1) patches = 1;
+    p.tiles = static_cast<int>(divide_up(grid.columns, patches));
+    p.tile_patches = static_cast<int>(divide_up(grid.columns, p.tiles));
+    // A small picture is divided among more blocks, with fewer rows a thread.
+    if (grid.rows * p.tiles >= enough_blocks || tile_columns < most_tile_columns) break;
+    tile_columns /= 2;
+  }
+  const auto across = static_cast<unsigned>(tile_columns / columns_per_thread);
+  const int64_t blocks = grid.rows * p.tiles;
+  const unsigned down = threads / across / (blocks >= many_blocks ? 2 : 1);
+  return {dim3(static_cast<unsigned>(blocks)), dim3(across, down),
+          static_cast<size_t>(p.stage_stride) * static_cast<size_t>(p.tile_patches), stream};
 }
 
 }  // namespace
@@ -365,11 +495,11 @@ cudaError_t write_patches(const PatchesParams& params, cudaStream_t stream) {
   using namespace pixels;
   if (!is_valid(params)) return cudaErrorInvalidValue;
   const Intermediate scratch = params.resize ? intermediate_of(params) : Intermediate{};
-  const PatchesPass p = second_pass(params, scratch);
+  PatchesPass p = second_pass(params, scratch);
   const Grid grid = grid_of(params);
-  const int64_t blocks = grid.rows * p.tiles;
-  if (blocks > INT32_MAX) return cudaErrorInvalidValue;
-  const Launch l{static_cast<unsigned>(blocks), static_cast<size_t>(p.stage_stride) * p.tile_patches, stream};
+  // Indices into a plane of scratch and counts of patches are int.
+  if (grid.rows * grid.columns > INT32_MAX || scratch.rows * scratch.pitch > INT32_MAX) return cudaErrorInvalidValue;
+  const Launch l = second_launch(p, grid, stream);
   if (!params.resize) return launch<Bytes::picture, 2, 0>(p, l);
 
   const int64_t covered = (params.rows_first ? grid.rows : grid.columns) * params.patch;

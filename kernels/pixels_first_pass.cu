@@ -13,75 +13,104 @@ namespace oriel::kernels::pixels {
 namespace {
 
 constexpr int warp = 32;
+constexpr int tile_columns = 128;  // image::span_pixels
+constexpr int tile_rows = threads / tile_columns;
 constexpr int block_rows = tile_rows * quad;  // one warp loads one row
-constexpr int64_t most_shared = 48 << 10;
+static_assert(block_rows == threads / warp);
+constexpr int loads = 3;  // quads of a thread under way at once
+constexpr int most_grid_rows = 32768;
 
 struct FirstPass {
   PictureView picture;
   AxisWeightsView axis;
   Intermediate out;
   int covered;  ///< horizontal: columns to make; vertical: rows
-  int tiles;    ///< blocks in a row
-  int row_tiles;
+  int slices;   ///< of most_grid_rows row tiles
 };
 
-/// Which part of the picture a block has.
+/// Which part of the picture a block has: grid (column tiles, row tiles of a slice, frames x slices).
 struct Tile {
   int column;
   int row;
-  int64_t frame;
+  int frame;
 
   __device__ explicit Tile(const FirstPass& p) {
-    const int across = static_cast<int>(blockIdx.x) / p.tiles;
-    column = (static_cast<int>(blockIdx.x) - across * p.tiles) * tile_columns;
-    frame = across / p.row_tiles;
-    row = (across - static_cast<int>(frame) * p.row_tiles) * tile_rows;
+    column = static_cast<int>(blockIdx.x) * tile_columns;
+    row = static_cast<int>(blockIdx.y) * tile_rows;
+    frame = static_cast<int>(blockIdx.z);
+    if (p.slices > 1) {
+      frame = static_cast<int>(blockIdx.z) / p.slices;
+      row += (static_cast<int>(blockIdx.z) - frame * p.slices) * most_grid_rows * tile_rows;
+    }
   }
 };
 
-/// Rows 4 * tile.row to 4 * tile.row + 7 as quads [8, 3, span], from word `begin` on.
 template <Layout layout>
-__device__ void load_tile(const FirstPass& p, const Tile& tile, int begin, uint32_t* quads) {
-  const int thread = static_cast<int>(threadIdx.y) * tile_columns + static_cast<int>(threadIdx.x);
-  const int row = thread / warp;
-  const int y = min(quad * tile.row + row, static_cast<int>(p.picture.height) - 1);
-  const uint8_t* from = row_of(p.picture, tile.frame, y);
-  uint32_t* to = quads + row * 3 * p.axis.span;
-#pragma unroll 2
-  for (int word = thread % warp; word < p.axis.span; word += warp) {
-    const Quad loaded = load_quad<layout>(p.picture, from, begin + word);
-#pragma unroll
-    for (int c = 0; c < 3; ++c) to[c * p.axis.span + word] = loaded.channel[c];
-  }
+__device__ QuadRow<layout> picture_row(const FirstPass& p, int frame, int y) {
+  return QuadRow<layout>(p.picture, row_of(p.picture, frame, min(y, static_cast<int>(p.picture.height) - 1)));
 }
 
-template <Layout layout, int digits, bool in_shared>
-__global__ void __launch_bounds__(threads) horizontal(const FirstPass p) {
-  extern __shared__ uint32_t quads[];
+/// Rows 4 * tile.row to 4 * tile.row + 7 as quads [8, 3, pitch], from word `begin` on. Every warp loads whole warps'
+/// widths of one row; what is left of the rows is divided among the block.
+template <Layout layout, int pitch>
+__device__ void load_tile(const FirstPass& p, const Tile& tile, int begin, uint32_t* quads) {
+  const int thread = static_cast<int>(threadIdx.y) * tile_columns + static_cast<int>(threadIdx.x);
+  const auto put = [&](int row, int word, const Quad& loaded) {
+#pragma unroll
+    for (int c = 0; c < 3; ++c) quads[(row * 3 + c) * pitch + word] = loaded.channel[c];
+  };
+  const int full = p.axis.span / warp * warp;
+  const int rest = p.axis.span - full;
+  const int rest_bits = rest > 1 ? 32 - __clz(rest - 1) : 0;
+  const int rest_row = thread >> rest_bits;
+  const int rest_word = thread & ((1 << rest_bits) - 1);
+  if (rest_row < block_rows && rest_word < rest) {
+    const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * tile.row + rest_row);
+    put(rest_row, full + rest_word, from.finish(from.fetch(begin + full + rest_word), begin + full + rest_word));
+  }
+
+  const int row = thread / warp;
+  const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * tile.row + row);
+  int word = thread % warp;
+  for (; word + (loads - 1) * warp < full; word += loads * warp) {
+    typename QuadRow<layout>::Fetched fetched[loads];
+#pragma unroll
+    for (int i = 0; i < loads; ++i) fetched[i] = from.fetch(begin + word + i * warp);
+#pragma unroll
+    for (int i = 0; i < loads; ++i) put(row, word + i * warp, from.finish(fetched[i], begin + word + i * warp));
+  }
+  for (; word < full; word += warp) put(row, word, from.finish(from.fetch(begin + word), begin + word));
+}
+
+/// pitch: words in a row of the tile, at least the span; 0: there is no tile.
+template <Layout layout, int digits, int pitch>
+__global__ void __launch_bounds__(threads, 4) horizontal(const FirstPass p) {
+  __shared__ uint32_t quads[pitch == 0 ? 1 : block_rows * 3 * pitch];
   const Tile tile(p);
   const int x = tile.column + static_cast<int>(threadIdx.x);
   const int group = tile.row + static_cast<int>(threadIdx.y);
   const int begin = __ldg(p.axis.first + tile.column);
-  if constexpr (in_shared) {
-    load_tile<layout>(p, tile, begin, quads);
+  if constexpr (pitch != 0) {
+    load_tile<layout, pitch>(p, tile, begin, quads);
     __syncthreads();
   }
   if (x >= p.covered || group >= p.out.rows) return;
 
   const int first = __ldg(p.axis.first + x);
-  const uint32_t* mine = quads + threadIdx.y * quad * 3 * p.axis.span + (first - begin);
-  Sums<digits> sums[quad][3];
+  const uint32_t* mine = quads + threadIdx.y * quad * 3 * pitch + (first - begin);
+  const Sums<digits> none(p.axis.shift);
+  Sums<digits> sums[quad][3] = {{none, none, none}, {none, none, none}, {none, none, none}, {none, none, none}};
   for (int k = 0; k < p.axis.chunks; ++k) {
     const Weights<digits> weights = column_weights<digits>(p.axis, x, k);
 #pragma unroll
     for (int row = 0; row < quad; ++row) {
       Quad pixels;
-      if constexpr (in_shared) {
+      if constexpr (pitch != 0) {
 #pragma unroll
-        for (int c = 0; c < 3; ++c) pixels.channel[c] = mine[(row * 3 + c) * p.axis.span + k];
+        for (int c = 0; c < 3; ++c) pixels.channel[c] = mine[(row * 3 + c) * pitch + k];
       } else {
-        const int y = min(quad * group + row, static_cast<int>(p.picture.height) - 1);
-        pixels = load_quad<layout>(p.picture, row_of(p.picture, tile.frame, y), first + k);
+        const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * group + row);
+        pixels = from.finish(from.fetch(first + k), first + k);
       }
 #pragma unroll
       for (int c = 0; c < 3; ++c) sums[row][c].add(pixels.channel[c], weights);
@@ -116,14 +145,18 @@ __global__ void __launch_bounds__(threads) vertical(const FirstPass p) {
   if (y >= p.covered || quad * word >= p.picture.width) return;
 
   const int first = __ldg(p.axis.first + y);
-  Sums<digits> sums[3][quad];
+  const Sums<digits> none(p.axis.shift);
+  Sums<digits> sums[3][quad] = {{none, none, none, none}, {none, none, none, none}, {none, none, none, none}};
   for (int k = 0; k < p.axis.chunks; ++k) {
     const Weights<digits> weights = row_weights<digits>(p.axis, y, k);
+    typename QuadRow<layout>::Fetched fetched[quad];
+#pragma unroll
+    for (int row = 0; row < quad; ++row)
+      fetched[row] = picture_row<layout>(p, tile.frame, quad * (first + k) + row).fetch(word);
     uint32_t pixels[3][quad];
 #pragma unroll
     for (int row = 0; row < quad; ++row) {
-      const int from = min(quad * (first + k) + row, static_cast<int>(p.picture.height) - 1);
-      const Quad loaded = load_quad<layout>(p.picture, row_of(p.picture, tile.frame, from), word);
+      const Quad loaded = picture_row<layout>(p, tile.frame, quad * (first + k) + row).finish(fetched[row], word);
 #pragma unroll
       for (int c = 0; c < 3; ++c) pixels[c][row] = loaded.channel[c];
     }
@@ -152,21 +185,26 @@ Layout layout_of(const PictureView& picture) {
 }
 
 template <Layout layout, int digits>
-cudaError_t launch(const FirstPass& p, bool rows_first, unsigned blocks, cudaStream_t stream) {
+cudaError_t launch(const FirstPass& p, bool rows_first, const dim3& blocks, cudaStream_t stream) {
   const dim3 block(tile_columns, tile_rows);
-  const int64_t shared = int64_t{block_rows} * 3 * p.axis.span * static_cast<int64_t>(sizeof(uint32_t));
   if (rows_first) {
     vertical<layout, digits><<<blocks, block, 0, stream>>>(p);
-  } else if (shared <= most_shared) {
-    horizontal<layout, digits, true><<<blocks, block, static_cast<size_t>(shared), stream>>>(p);
+  } else if (p.axis.span <= 64) {
+    horizontal<layout, digits, 64><<<blocks, block, 0, stream>>>(p);
+  } else if (p.axis.span <= 128) {
+    horizontal<layout, digits, 128><<<blocks, block, 0, stream>>>(p);
+  } else if (p.axis.span <= 256) {
+    horizontal<layout, digits, 256><<<blocks, block, 0, stream>>>(p);
+  } else if (p.axis.span <= 512) {
+    horizontal<layout, digits, 512><<<blocks, block, 0, stream>>>(p);
   } else {
-    horizontal<layout, digits, false><<<blocks, block, 0, stream>>>(p);
+    horizontal<layout, digits, 0><<<blocks, block, 0, stream>>>(p);
   }
   return cudaGetLastError();
 }
 
 template <int digits>
-cudaError_t launch(const FirstPass& p, bool rows_first, unsigned blocks, cudaStream_t stream) {
+cudaError_t launch(const FirstPass& p, bool rows_first, const dim3& blocks, cudaStream_t stream) {
   switch (layout_of(p.picture)) {
     case Layout::rgb:
       return launch<Layout::rgb, digits>(p, rows_first, blocks, stream);
@@ -186,18 +224,15 @@ cudaError_t launch_first_pass(const PatchesParams& params, const Intermediate& i
                               cudaStream_t stream) {
   const bool rows_first = params.rows_first;
   const int64_t columns = rows_first ? divide_up(params.picture.width, quad) : covered;
-  const int64_t tiles = divide_up(columns, tile_columns);
   const int64_t row_tiles = divide_up(intermediate.rows, tile_rows);
-  const int64_t blocks = tiles * row_tiles * params.picture.frames;
-  if (blocks > INT32_MAX) return cudaErrorInvalidValue;
-  const FirstPass p{params.picture,
-                    rows_first ? params.rows : params.columns,
-                    intermediate,
-                    static_cast<int>(covered),
-                    static_cast<int>(tiles),
-                    static_cast<int>(row_tiles)};
-  return p.axis.digits == 2 ? launch<2>(p, rows_first, static_cast<unsigned>(blocks), stream)
-                            : launch<3>(p, rows_first, static_cast<unsigned>(blocks), stream);
+  const int64_t slices = divide_up(row_tiles, most_grid_rows);
+  if (slices * params.picture.frames > 65535) return cudaErrorInvalidValue;
+  const dim3 blocks(static_cast<unsigned>(divide_up(columns, tile_columns)),
+                    static_cast<unsigned>(row_tiles < most_grid_rows ? row_tiles : most_grid_rows),
+                    static_cast<unsigned>(slices * params.picture.frames));
+  const FirstPass p{params.picture, rows_first ? params.rows : params.columns, intermediate, static_cast<int>(covered),
+                    static_cast<int>(slices)};
+  return p.axis.digits == 2 ? launch<2>(p, rows_first, blocks, stream) : launch<3>(p, rows_first, blocks, stream);
 }
 
 }  // namespace oriel::kernels::pixels
