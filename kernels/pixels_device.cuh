@@ -1,5 +1,5 @@
 #pragma once
-// What both passes of pixels.cu and pixels_first_pass.cu are made of: four adjacent pixels in one word (a quad), and
+// What pixels_first_pass.cu and pixels_second_pass.cu are made of: four adjacent pixels in one word (a quad), and
 // dot products of quads with weights that are cut into digits of 8 bits.
 #include <cstdint>
 
@@ -240,9 +240,22 @@ __device__ Weights<digits> column_weights(const AxisWeightsView& axis, int64_t i
   return result;
 }
 
+__host__ __device__ inline int element_bytes(Element element) { return element == Element::float32 ? 4 : 2; }
+
+/// What is used of the target: whole patches.
+struct Grid {
+  int64_t rows;
+  int64_t columns;
+};
+inline Grid grid_of(const PatchesParams& params) {
+  return {params.target_height / params.patch, params.target_width / params.patch};
+}
+
 /// The first of two passes, in pixels_first_pass.cu. `covered` is what the patches use of the target in the direction
 /// of this pass.
 cudaError_t launch_first_pass(const PatchesParams& params, const Intermediate& intermediate, int64_t covered,
                               cudaStream_t stream);
+/// The second, or the only one: pixels_second_pass.cu.
+cudaError_t launch_second_pass(const PatchesParams& params, const Intermediate& scratch, cudaStream_t stream);
 
 }  // namespace oriel::kernels::pixels

@@ -64,10 +64,10 @@ __device__ void load_tile(const FirstPass& p, const Tile& tile, int begin, uint3
   const int rest_bits = rest > 1 ? 32 - __clz(rest - 1) : 0;
   const int rest_row = thread >> rest_bits;
   const int rest_word = thread & ((1 << rest_bits) - 1);
-  if (rest_row < block_rows && rest_word < rest) {
-    const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * tile.row + rest_row);
-    put(rest_row, full + rest_word, from.finish(from.fetch(begin + full + rest_word), begin + full + rest_word));
-  }
+  const bool has_rest = rest_row < block_rows && rest_word < rest;
+  const QuadRow<layout> rest_from = picture_row<layout>(p, tile.frame, quad * tile.row + rest_row);
+  typename QuadRow<layout>::Fetched rest_fetched;
+  if (has_rest) rest_fetched = rest_from.fetch(begin + full + rest_word);
 
   const int row = thread / warp;
   const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * tile.row + row);
@@ -80,49 +80,85 @@ __device__ void load_tile(const FirstPass& p, const Tile& tile, int begin, uint3
     for (int i = 0; i < loads; ++i) put(row, word + i * warp, from.finish(fetched[i], begin + word + i * warp));
   }
   for (; word < full; word += warp) put(row, word, from.finish(from.fetch(begin + word), begin + word));
+  if (has_rest) put(rest_row, full + rest_word, rest_from.finish(rest_fetched, begin + full + rest_word));
 }
 
-/// pitch: words in a row of the tile, at least the span; 0: there is no tile.
-template <Layout layout, int digits, int pitch>
+/// The sums of one column and four rows, all channels, as one word of each channel.
+template <int digits>
+struct ColumnSums {
+  Sums<digits> sums[quad][3];
+
+  __device__ explicit ColumnSums(int shift) : ColumnSums(Sums<digits>(shift)) {}
+  __device__ void write(const FirstPass& p, int frame, int group, int x) const {
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+      uint32_t word = 0;
+#pragma unroll
+      for (int row = 0; row < quad; ++row) word |= sums[row][c].byte(p.axis.shift) << (8 * row);
+      p.out.row(frame, c, group)[x] = word;
+    }
+  }
+
+ private:
+  __device__ explicit ColumnSums(const Sums<digits>& none)
+      : sums{{none, none, none}, {none, none, none}, {none, none, none}, {none, none, none}} {}
+};
+
+/// pitch: words in a row of the tile, at least the span. most_chunks: as many as the axis has, whose weights are then
+/// under way while the tile is loaded; 0: any number.
+template <Layout layout, int digits, int pitch, int most_chunks>
 __global__ void __launch_bounds__(threads, 4) horizontal(const FirstPass p) {
-  __shared__ uint32_t quads[pitch == 0 ? 1 : block_rows * 3 * pitch];
+  __shared__ uint32_t quads[block_rows * 3 * pitch];
   const Tile tile(p);
   const int x = tile.column + static_cast<int>(threadIdx.x);
   const int group = tile.row + static_cast<int>(threadIdx.y);
   const int begin = __ldg(p.axis.first + tile.column);
-  if constexpr (pitch != 0) {
-    load_tile<layout, pitch>(p, tile, begin, quads);
-    __syncthreads();
-  }
+  const int column = min(x, p.covered - 1);
+  const int first = __ldg(p.axis.first + column);
+  Weights<digits> weights[most_chunks == 0 ? 1 : most_chunks];
+#pragma unroll
+  for (int k = 0; k < most_chunks; ++k) weights[k] = column_weights<digits>(p.axis, column, k);
+  load_tile<layout, pitch>(p, tile, begin, quads);
+  __syncthreads();
   if (x >= p.covered || group >= p.out.rows) return;
 
-  const int first = __ldg(p.axis.first + x);
   const uint32_t* mine = quads + threadIdx.y * quad * 3 * pitch + (first - begin);
-  const Sums<digits> none(p.axis.shift);
-  Sums<digits> sums[quad][3] = {{none, none, none}, {none, none, none}, {none, none, none}, {none, none, none}};
+  ColumnSums<digits> column_sums(p.axis.shift);
+  const auto add = [&](int k, const Weights<digits>& chunk) {
+#pragma unroll
+    for (int row = 0; row < quad; ++row)
+#pragma unroll
+      for (int c = 0; c < 3; ++c) column_sums.sums[row][c].add(mine[(row * 3 + c) * pitch + k], chunk);
+  };
+  if constexpr (most_chunks == 0) {
+    for (int k = 0; k < p.axis.chunks; ++k) add(k, column_weights<digits>(p.axis, x, k));
+  } else {
+#pragma unroll
+    for (int k = 0; k < most_chunks; ++k) add(k, weights[k]);
+  }
+  column_sums.write(p, tile.frame, group, x);
+}
+
+/// Every thread reads the picture itself: for spans that no tile holds.
+template <Layout layout, int digits>
+__global__ void __launch_bounds__(threads) horizontal_wide(const FirstPass p) {
+  const Tile tile(p);
+  const int x = tile.column + static_cast<int>(threadIdx.x);
+  const int group = tile.row + static_cast<int>(threadIdx.y);
+  if (x >= p.covered || group >= p.out.rows) return;
+  const int first = __ldg(p.axis.first + x);
+  ColumnSums<digits> column_sums(p.axis.shift);
   for (int k = 0; k < p.axis.chunks; ++k) {
     const Weights<digits> weights = column_weights<digits>(p.axis, x, k);
 #pragma unroll
     for (int row = 0; row < quad; ++row) {
-      Quad pixels;
-      if constexpr (pitch != 0) {
+      const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * group + row);
+      const Quad pixels = from.finish(from.fetch(first + k), first + k);
 #pragma unroll
-        for (int c = 0; c < 3; ++c) pixels.channel[c] = mine[(row * 3 + c) * pitch + k];
-      } else {
-        const QuadRow<layout> from = picture_row<layout>(p, tile.frame, quad * group + row);
-        pixels = from.finish(from.fetch(first + k), first + k);
-      }
-#pragma unroll
-      for (int c = 0; c < 3; ++c) sums[row][c].add(pixels.channel[c], weights);
+      for (int c = 0; c < 3; ++c) column_sums.sums[row][c].add(pixels.channel[c], weights);
     }
   }
-#pragma unroll
-  for (int c = 0; c < 3; ++c) {
-    uint32_t word = 0;
-#pragma unroll
-    for (int row = 0; row < quad; ++row) word |= sums[row][c].byte(p.axis.shift) << (8 * row);
-    p.out.row(tile.frame, c, group)[x] = word;
-  }
+  column_sums.write(p, tile.frame, group, x);
 }
 
 /// Row i of four columns becomes column i of four rows.
@@ -184,21 +220,39 @@ Layout layout_of(const PictureView& picture) {
   return picture.column_stride == 1 ? Layout::planar : Layout::any;
 }
 
+template <Layout layout, int digits, int pitch>
+void launch_horizontal(const FirstPass& p, const dim3& blocks, const dim3& block, cudaStream_t stream) {
+  // Versions of their own for the numbers of chunks that are usual for the pitch, and for the usual layout.
+  if constexpr (layout == Layout::rgb && pitch <= 128) {
+    switch (p.axis.chunks) {
+      case 2:
+        return horizontal<layout, digits, pitch, 2><<<blocks, block, 0, stream>>>(p);
+      case 3:
+        return horizontal<layout, digits, pitch, 3><<<blocks, block, 0, stream>>>(p);
+      case 4:
+        return horizontal<layout, digits, pitch, 4><<<blocks, block, 0, stream>>>(p);
+      case 5:
+        return horizontal<layout, digits, pitch, 5><<<blocks, block, 0, stream>>>(p);
+      default:
+        break;
+    }
+  }
+  horizontal<layout, digits, pitch, 0><<<blocks, block, 0, stream>>>(p);
+}
+
 template <Layout layout, int digits>
 cudaError_t launch(const FirstPass& p, bool rows_first, const dim3& blocks, cudaStream_t stream) {
   const dim3 block(tile_columns, tile_rows);
   if (rows_first) {
     vertical<layout, digits><<<blocks, block, 0, stream>>>(p);
   } else if (p.axis.span <= 64) {
-    horizontal<layout, digits, 64><<<blocks, block, 0, stream>>>(p);
+    launch_horizontal<layout, digits, 64>(p, blocks, block, stream);
   } else if (p.axis.span <= 128) {
-    horizontal<layout, digits, 128><<<blocks, block, 0, stream>>>(p);
-  } else if (p.axis.span <= 256) {
-    horizontal<layout, digits, 256><<<blocks, block, 0, stream>>>(p);
+    launch_horizontal<layout, digits, 128>(p, blocks, block, stream);
   } else if (p.axis.span <= 512) {
-    horizontal<layout, digits, 512><<<blocks, block, 0, stream>>>(p);
+    launch_horizontal<layout, digits, 512>(p, blocks, block, stream);
   } else {
-    horizontal<layout, digits, 0><<<blocks, block, 0, stream>>>(p);
+    horizontal_wide<layout, digits><<<blocks, block, 0, stream>>>(p);
   }
   return cudaGetLastError();
 }
