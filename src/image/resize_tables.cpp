@@ -64,26 +64,25 @@ int32_t span_of(const AxisWeights& axis, int32_t chunks) {
   return most;
 }
 
-/// Writes an axis; word k of digit d of pixel i goes to i * pixel_stride + (k * digits + d) * word_stride.
+/// Writes an axis into a buffer of zeros; word k of digit d of pixel i goes to i * pixel_stride + (k * digits + d) *
+/// word_stride. Byte by byte, the lowest first: hosts of GPUs are little-endian.
 void write_axis(const AxisWeights& axis, const AxisTable& table, int64_t pixel_stride, int64_t word_stride,
                 uint8_t* buffer) {
+  constexpr int64_t word_bytes = sizeof(uint32_t);
   auto* first = reinterpret_cast<int32_t*>(buffer + table.first_offset);
-  auto* words = reinterpret_cast<uint32_t*>(buffer + table.words_offset);
-  std::fill_n(words, axis.out * table.chunks * table.digits, 0U);
+  const int64_t digit_step = word_stride * word_bytes;
   for (int64_t i = 0; i < axis.out; ++i) {
     const auto pixel = static_cast<size_t>(i);
     first[i] = first_word(axis, i, table.chunks);
     const int64_t before = axis.first[pixel] - taps_per_word * first[i];
-    uint32_t* pixel_words = words + i * pixel_stride;
-    for (int32_t tap = 0; tap < axis.count[pixel]; ++tap) {
-      const auto weight =
-          static_cast<uint32_t>(axis.weights[pixel * static_cast<size_t>(axis.taps) + static_cast<size_t>(tap)]);
-      const int64_t chunk = (before + tap) / taps_per_word;
-      const auto place = static_cast<uint32_t>((before + tap) % taps_per_word);
-      for (int32_t digit = 0; digit < table.digits; ++digit) {
-        const uint32_t byte = weight >> (8 * digit) & 0xFFU;
-        pixel_words[(chunk * table.digits + digit) * word_stride] |= byte << (8 * place);
-      }
+    const int32_t* weights = axis.weights.data() + i * axis.taps;
+    uint8_t* words = buffer + table.words_offset + i * pixel_stride * word_bytes;
+    for (int64_t place = before; place < before + axis.count[pixel]; ++place) {
+      const auto weight = static_cast<uint32_t>(*weights++);
+      uint8_t* to = words + place / taps_per_word * table.digits * digit_step + place % taps_per_word;
+      to[0] = static_cast<uint8_t>(weight);
+      to[digit_step] = static_cast<uint8_t>(weight >> 8);
+      if (table.digits == 3) to[2 * digit_step] = static_cast<uint8_t>(weight >> 16);
     }
   }
 }
