@@ -50,7 +50,7 @@ struct VisionTower::Impl {
 /// Throws cancelled if a stop was requested.
 void check_cancelled(const std::stop_token& token);
 
-/// The tower's peak on its device beside weights and patches for `patches` patches in one call.
-[[nodiscard]] int64_t working_bytes(const arch::Traits& traits, int64_t patches, DType dtype);
+/// The most that encode holds at once for one picture of this grid, beside weights and patches, on the tower's device.
+[[nodiscard]] int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, Device device);
 
 }  // namespace oriel

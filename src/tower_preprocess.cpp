@@ -215,17 +215,4 @@ Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const
   return result;
 }
 
-// Beside the block's input, attention holds q, k, v, its result and the sum; the MLP the sum, the normed copy, the
-// middle (twice while a gate is multiplied) and its result. Rotary tables and positions are there all along.
-int64_t working_bytes(const arch::Traits& traits, int64_t patches, DType dtype) {
-  const nn::VitSpec& vit = traits.vit;
-  const auto bytes = static_cast<int64_t>(size_in_bytes(dtype));
-  const int64_t attention = 6 * vit.width;
-  const int64_t mlp = vit.gated_mlp ? std::max(3 * vit.width + 2 * vit.mlp_width, 4 * vit.width + vit.mlp_width)
-                                    : 4 * vit.width + vit.mlp_width;
-  const int64_t tables = vit.head_dim() * 2 * int64_t{sizeof(float)};
-  const int64_t converted = dtype == DType::float32 ? 0 : vit.patch_values * bytes;
-  return patches * (std::max(attention, mlp) * bytes + tables + converted);
-}
-
 }  // namespace oriel

@@ -16,14 +16,15 @@ ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
   const arch::ImageTarget target = impl_->plan(size, options, "plan");
   const arch::Traits& traits = impl_->traits();
   const int64_t prompt_length = impl_->architecture->prompt_length(target.grid);
+  const int64_t rows = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype));
   return {.original = size,
           .resized = target.resized,
           .grid = target.grid,
           .tokens = target.rows,
           .prompt_tokens = prompt_length > 0 ? prompt_length : target.rows,
           .pixel_bytes = target.grid.patches() * traits.pixels.patch_values() * int64_t{sizeof(float)},
-          .working_bytes = working_bytes(traits, target.grid.patches(), impl_->dtype),
-          .embedding_bytes = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype))};
+          .working_bytes = peak_bytes(traits, target.grid, impl_->dtype, impl_->device) - rows,
+          .embedding_bytes = rows};
 }
 
 MMEmbedding VisionTower::get_image_embeddings(const Image& image, const EmbedOptions& options) const {

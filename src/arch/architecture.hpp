@@ -68,6 +68,15 @@ struct Prompt {
   std::string unavailable;  ///< why some special ids are unknown; they are -1 in tokens then
 };
 
+/// What arrange and project hold beside the transformer; plan counts memory with it (tower_memory.cpp).
+struct Footprint {
+  bool positions = false;  ///< arrange makes positions
+  bool rotary = false;     ///< arrange makes rotary tables
+  bool order = false;      ///< arrange makes an order
+  int64_t projector_values =
+      0;  ///< for every row, at the peak of project: rows and what they are made from, not features
+};
+
 /// What is plain data about an architecture; its constructor fills it in from the files.
 struct Traits {
   std::string family;
@@ -79,6 +88,7 @@ struct Traits {
   int64_t merge_size = 1;         ///< patches along each side of one row's area
   bool has_pixel_limits = false;  ///< whether PixelBudget means something
   bool has_video = false;
+  Footprint footprint;
 };
 
 class Architecture {

@@ -29,6 +29,7 @@ class Gemma3 final : public SiglipTower {
       throw_error(ErrorCode::malformed_model, "{}: expected a square number that pools {} x {} patches evenly, got {}",
                   tokens.where(), grid_side(), grid_side(), wanted);
     traits_.merge_size = pool_;
+    traits_.footprint = {.positions = true, .projector_values = 4 * traits_.vit.width + traits_.row_width};
 
     start_token_ = special_token(config, "boi_token_index", "boi_token_id", 255999);
     end_token_ = special_token(config, "eoi_token_index", "eoi_token_id", 256000);

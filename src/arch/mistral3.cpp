@@ -30,6 +30,9 @@ class Mistral3 final : public PixtralTower {
       throw_error(ErrorCode::malformed_model, "{}: expected a small positive number, got {}",
                   text["rms_norm_eps"].where(), text["rms_norm_eps"].dump());
     traits_.row_width = text_hidden_size(files.config, 5120);
+    // The features' norm, the merged patches of each picture and of all; and what each layer makes of them.
+    const int64_t merged = traits_.vit.width * traits_.merge_size * traits_.merge_size;
+    traits_.footprint = {.rotary = true, .projector_values = 3 * merged + traits_.vit.width + 2 * traits_.row_width};
   }
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid> grids) const override {

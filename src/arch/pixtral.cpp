@@ -24,6 +24,7 @@ class Pixtral final : public PixtralTower {
                   "{}: expected \"full\" (a Pixtral tower has no class token to drop), got {}", strategy.where(),
                   strategy.is_absent() ? "nothing, which means \"default\"" : strategy.dump());
     traits_.row_width = text_hidden_size(files.config, 4096);
+    traits_.footprint = {.rotary = true, .projector_values = 2 * traits_.row_width};
   }
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override {

@@ -17,6 +17,7 @@ class Qwen25VL final : public QwenVision {
     set_sizes(vision, vision["hidden_size"].integer_in_or(1, 1 << 16, 3584),
               vision["intermediate_size"].integer_in_or(1, 1 << 20, 3420), /*gated=*/true, "silu",
               vision["out_hidden_size"].integer_in_or(1, 1 << 16, 3584));
+    traits_.footprint.order = true;
     read_windows(vision);
   }
 

@@ -77,6 +77,8 @@ void QwenVision::set_sizes(const Json& vision, int64_t width, int64_t mlp_width,
   vit.gated_mlp = gated;
   vit.activation = ops::parse_activation(vision["hidden_act"].string_or(activation), vision["hidden_act"].where());
   traits_.row_width = row_width;
+  traits_.footprint = {.rotary = true,
+                       .projector_values = 2 * width * traits_.merge_size * traits_.merge_size + row_width};
   if (width % vit.heads != 0 || vit.head_dim() % 4 != 0)
     throw_error(ErrorCode::malformed_model, "{}: expected the width {} to be num_heads {} times a multiple of 4",
                 vision.where(), width, vit.heads);

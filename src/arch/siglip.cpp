@@ -12,6 +12,7 @@ class Siglip final : public SiglipTower {
                     {.filter = image::Filter::bicubic, .integer_size_is_square = false}) {
     traits_.names = {.prefixes = {{"vision_model.", ""}}, .wanted = {"embeddings.", "encoder.", "post_layernorm."}};
     traits_.row_width = traits_.vit.width;
+    traits_.footprint = {.positions = true};
   }
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override { return features; }

@@ -8,6 +8,8 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
+#include <algorithm>
+
 #include "ops/vectorised.hpp"
 
 namespace oriel::ops {
@@ -34,9 +36,16 @@ ORIEL_VECTORISED void rotate_token(float* x, const float* cos, const float* sin,
 
 void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision) {
   if (!qkv.is_cpu() || qkv.scalar_type() != at::kFloat || !qkv.is_contiguous()) {
-    for (const int64_t part : {0, 1}) {
-      const at::Tensor x = qkv.select(1, part);
-      x.copy_(rotate(x, rotary, precision));
+    // On the CPU a stretch of tokens at a time: the steps between take a multiple of what they rotate.
+    const int64_t tokens = qkv.size(0);
+    const int64_t stretch = qkv.is_cpu() ? int64_t{256} : std::max<int64_t>(tokens, 1);
+    for (int64_t begin = 0; begin < tokens; begin += stretch) {
+      const int64_t count = std::min(stretch, tokens - begin);
+      const Rotary part_rotary{rotary.cos.narrow(0, begin, count), rotary.sin.narrow(0, begin, count)};
+      for (const int64_t part : {0, 1}) {
+        const at::Tensor x = qkv.narrow(0, begin, count).select(1, part);
+        x.copy_(rotate(x, part_rotary, precision));
+      }
     }
     return;
   }

@@ -1,0 +1,26 @@
+#pragma once
+// How much memory the test program holds, counted where it is asked for: malloc and its kin are replaced, so that
+// tensors, scratch of libtorch's libraries and plain vectors all count, and noise of resident pages does not.
+#include <cstdint>
+
+namespace oriel {
+
+/// Whether allocations are counted here: not beside a sanitizer, which replaces malloc itself, and with glibc only.
+[[nodiscard]] bool counts_memory();
+
+/// Bytes held now.
+[[nodiscard]] int64_t bytes_held();
+
+/// The most bytes held at once since this was made, above those held then. One at a time.
+class MemoryPeak {
+ public:
+  MemoryPeak();
+  [[nodiscard]] int64_t bytes() const;
+  /// Bytes that are held more than at the start.
+  [[nodiscard]] int64_t remaining() const;
+
+ private:
+  int64_t start_;
+};
+
+}  // namespace oriel
