@@ -1,6 +1,18 @@
 #include "core/error.hpp"
 
 namespace oriel {
+namespace {
+
+/// Names and keys in a message may come from a file, with line breaks or a terminal's escape sequences in them.
+std::string as_one_line(std::string message) {
+  for (char& c : message) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) c = '?';
+  }
+  return message;
+}
+
+}  // namespace
 
 std::string_view to_string(ErrorCode code) noexcept {
   switch (code) {
@@ -30,7 +42,7 @@ std::string_view to_string(ErrorCode code) noexcept {
   return "unknown error code";
 }
 
-Error::Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+Error::Error(ErrorCode code, const std::string& message) : std::runtime_error(as_one_line(message)), code_(code) {}
 
 int64_t checked_multiply(int64_t a, int64_t b, std::string_view what, ErrorCode code) {
   int64_t product = 0;

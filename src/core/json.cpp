@@ -53,6 +53,7 @@ constexpr size_t max_depth = 100;
 constexpr size_t max_values = 8'000'000;
 constexpr size_t max_quoted = 80;   // bytes of a found value in a message
 constexpr size_t max_reason = 200;  // bytes of the parser's explanation, which quotes the text too
+constexpr size_t max_path = 200;    // bytes of a key path
 
 /// Cuts long text for a message, not inside a UTF-8 sequence, and hides control characters and broken UTF-8.
 std::string shortened(std::string text, size_t limit = max_quoted) {
@@ -384,7 +385,10 @@ int64_t Json::integer_in_or(int64_t low, int64_t high, int64_t fallback) const {
   return is_absent() ? fallback : integer_in(low, high);
 }
 
-std::string Json::where() const { return path_.empty() ? document_->name : document_->name + ": " + path_; }
+// A key may be as long as its file.
+std::string Json::where() const {
+  return path_.empty() ? document_->name : document_->name + ": " + shortened(path_, max_path);
+}
 
 void Json::refuse(std::string_view expected) const {
   throw_error(ErrorCode::malformed_model, "{}: expected {}, {}", where(), expected,

@@ -17,6 +17,11 @@ TEST(Error, CarriesCodeAndFormattedMessage) {
                [] { throw_error(ErrorCode::malformed_model, "{}: expected {}, got {}", "config.json", 3, 4); });
 }
 
+TEST(Error, IsOneLineWhateverAFileCallsItsTensors) {
+  expect_error(ErrorCode::malformed_model, "w?eight?[31m?: missing",
+               [] { throw_error(ErrorCode::malformed_model, "{}: missing", "w\neight\x1b[31m\x7f"); });
+}
+
 TEST(Error, EveryCodeHasItsOwnName) {
   std::set<std::string_view> names;
   for (int code = 0; code <= static_cast<int>(ErrorCode::internal); ++code) {

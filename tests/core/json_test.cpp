@@ -48,6 +48,18 @@ TEST(Json, TellsAbsentFromNull) {
   EXPECT_TRUE(json["a"]["below"]["it"].is_absent());
 }
 
+TEST(Json, HidesControlCharactersOfKeysAndCutsLongOnes) {
+  expect_error(ErrorCode::malformed_model, "c.json: a?b: expected an integer, got true", [] {
+    (void)parse(R"({"a\u001bb": true})")
+        ["a\x1b"
+         "b"]
+            .integer();
+  });
+  const std::string key(1000, 'k');
+  expect_error(ErrorCode::malformed_model, "c.json: " + std::string(200, 'k') + "...: expected an integer, got null",
+               [&] { (void)parse("{\"" + key + "\": null}")[key].integer(); });
+}
+
 TEST(Json, FallbacksStandInForAbsentKeysOnly) {
   const Json json = parse(R"({"n": null, "i": 1, "f": 1.5, "b": false, "s": "x"})");
   EXPECT_EQ(json["a"].integer_or(5), 5);

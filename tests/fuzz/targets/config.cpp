@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arch/registry.hpp"
+#include "arch/siglip_tower.hpp"
 #include "core/temporary_directory.hpp"
 #include "fuzz/fuzz.hpp"
 #include "fuzz/json_mutator.hpp"
@@ -108,6 +109,8 @@ void ask_architecture(const std::filesystem::path& path, fuzz::Reader choice) {
                     static_cast<int64_t>(prompt.tokens.size()) == architecture->prompt_length(target.grid),
                 "prompt_length is the prompt's length");
       }
+      // Learned positions come with the weights, which are not there.
+      if (dynamic_cast<const arch::SiglipTower*>(architecture.get()) != nullptr) return;
       const std::vector<Grid> grids{target.grid, target.grid};
       const arch::Arrangement arrangement = architecture->arrange(grids);
       require(arrangement.cu_seqlens.back() == 2 * target.grid.patches(), "segments cover the patches");
