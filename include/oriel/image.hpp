@@ -99,13 +99,15 @@ class ORIEL_API Image {
   [[nodiscard]] std::span<const uint8_t> rgb() const noexcept;
   /// The path or name given at creation.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
-  /// Hash of size and pixels: equal pictures have equal hashes, whatever file they came from. Computed by each call, at
-  /// the speed of memory.
+  /// Hash of size and pixels: equal pictures have equal hashes, whatever file they came from. Computed by the first
+  /// call, at the speed of memory, and kept for all copies.
   [[nodiscard]] ContentHash content_hash() const;
 
  private:
+  struct Hash;
   Image(Size size, std::shared_ptr<const uint8_t[]> rgb, std::string name);
   Size size_;
+  std::shared_ptr<Hash> hash_;
   std::shared_ptr<const uint8_t[]> rgb_;
   std::string name_;
 };

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -65,8 +66,14 @@ std::vector<std::byte> read_file(const std::filesystem::path& path, const ImageL
 
 }  // namespace
 
+/// The content hash, once somebody has asked for it.
+struct Image::Hash {
+  std::once_flag computed;
+  ContentHash value;
+};
+
 Image::Image(Size size, std::shared_ptr<const uint8_t[]> rgb, std::string name)
-    : size_(size), rgb_(std::move(rgb)), name_(std::move(name)) {}
+    : size_(size), hash_(std::make_shared<Hash>()), rgb_(std::move(rgb)), name_(std::move(name)) {}
 
 Image Image::open(const std::filesystem::path& path, const ImageOptions& options) {
   const std::string name = path.string();
@@ -125,9 +132,12 @@ std::span<const uint8_t> Image::rgb() const noexcept {
 }
 
 ContentHash Image::content_hash() const {
-  Hasher hasher;
-  hasher.update(size_.width).update(size_.height).update(std::as_bytes(rgb()));
-  return hasher.digest();
+  const auto compute = [this] {
+    return Hasher().update(size_.width).update(size_.height).update(std::as_bytes(rgb())).digest();
+  };
+  if (!hash_) return compute();  // moved from
+  std::call_once(hash_->computed, [&] { hash_->value = compute(); });
+  return hash_->value;
 }
 
 }  // namespace oriel
