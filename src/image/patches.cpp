@@ -88,11 +88,13 @@ class BandWriter {
     planes_.resize(static_cast<size_t>(3 * layout_.plane_stride));
     const int64_t bytes = grid.rows * grid.columns * spec.patch_values() * static_cast<int64_t>(sizeof(float));
     // Frames that come one by one write parts of a row; only whole rows are streamed.
-    if (bytes >= streamed_bytes && frames.size() == 1) stage_.resize(static_cast<size_t>(spec.patch_values()));
+    if (bytes >= streamed_bytes && frames.size() == 1) stage_.resize(static_cast<size_t>(2 * spec.patch_values()));
   }
 
   ~BandWriter() {
-    if (!stage_.empty()) plan_.kernels().finish_stream();
+    if (stage_.empty()) return;
+    plan_.kernels().stream(behind_);
+    plan_.kernels().finish_stream();
   }
   BandWriter(const BandWriter&) = delete;
   BandWriter& operator=(const BandWriter&) = delete;
@@ -128,10 +130,11 @@ class BandWriter {
           const int64_t x = (block * spec_.merge + dx) * spec_.patch;
           const uint8_t* corner = planes_.data() + dy * spec_.patch * layout_.row_stride + x;
           if (stage_.empty()) {
-            plan_.kernels().emit_patch(layout_, corner, rows);
+            plan_.kernels().emit_patch(layout_, corner, rows, {});
           } else {
-            plan_.kernels().emit_patch(layout_, corner, stage_.data());
-            plan_.kernels().stream(stage_.data(), spec_.patch_values(), rows);
+            float* half = stage_.data() + (behind_.from == stage_.data() ? spec_.patch_values() : 0);
+            plan_.kernels().emit_patch(layout_, corner, half, behind_);
+            behind_ = {half, rows, spec_.patch_values()};
           }
         }
       }
@@ -144,7 +147,8 @@ class BandWriter {
   PatchLayout layout_{};
   std::vector<RowResizer> resizers_;
   std::vector<uint8_t> interleaved_;  ///< [rows_at_once, width, 3]
-  std::vector<float> stage_;          ///< one patch, where rows are streamed past the caches; else empty
+  std::vector<float> stage_;          ///< [2, patch values], where rows are streamed past the caches; else empty
+  Stream behind_;                     ///< the half of the stage that is not at its place yet
   std::vector<uint8_t> planes_;       ///< [3, patch * merge, width + plane_padding]
 };
 

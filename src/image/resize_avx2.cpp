@@ -224,8 +224,23 @@ ORIEL_FMA inline __m256 to_floats(const uint8_t* bytes, const ByteToFloat& chann
   return _mm256_fmadd_ps(rest, reciprocal, quotient);
 }
 
-ORIEL_FMA void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
-  if (layout.patch < 8) return plain_kernels.emit_patch(layout, planes, row);
+void stream(const Stream& floats) {
+  const float* from = floats.from;
+  float* to = floats.to;
+  const int64_t count = floats.count;
+  // Lines that are shared with what lies before and behind go through the cache.
+  int64_t i = 0;
+  for (; i < count && (reinterpret_cast<uintptr_t>(to + i) & 63) != 0; ++i) to[i] = from[i];
+  for (; i + 16 <= count; i += 16) {
+    _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+    _mm256_stream_ps(to + i + 8, _mm256_loadu_ps(from + i + 8));
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+ORIEL_FMA void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row, const Stream& behind) {
+  stream(behind);
+  if (layout.patch < 8) return plain_kernels.emit_patch(layout, planes, row, {});
   const int64_t slot_stride = layout.patch * layout.patch;
   for (int channel = 0; channel < 3; ++channel) {
     const ByteToFloat arithmetic = layout.channels[channel];
@@ -240,17 +255,6 @@ ORIEL_FMA void emit_patch(const PatchLayout& layout, const uint8_t* planes, floa
       }
     }
   }
-}
-
-void stream(const float* from, int64_t count, float* to) {
-  // Lines that are shared with what lies before and behind go through the cache.
-  int64_t i = 0;
-  for (; i < count && (reinterpret_cast<uintptr_t>(to + i) & 63) != 0; ++i) to[i] = from[i];
-  for (; i + 16 <= count; i += 16) {
-    _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
-    _mm256_stream_ps(to + i + 8, _mm256_loadu_ps(from + i + 8));
-  }
-  for (; i < count; ++i) to[i] = from[i];
 }
 
 void finish_stream() { _mm_sfence(); }

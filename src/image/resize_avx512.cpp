@@ -200,21 +200,60 @@ ORIEL_VBMI void split_channels(const uint8_t* rgb, int64_t pixels, uint8_t* cons
   }
 }
 
-/// Sixteen bytes to their values; see ByteToFloat for the formula.
+/// Sixteen bytes to their values; see ByteToFloat for the formula. Without `Scaled`, the factor is one.
+template <bool Scaled>
 inline __m512 to_floats(const uint8_t* bytes, const ByteToFloat& channel) {
   const __m512i integers = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
   if (!channel.computable) return _mm512_i32gather_ps(integers, channel.table, 4);
-  const __m512 u = _mm512_cvtepi32_ps(integers);
-  const __m512 low = _mm512_mul_ps(u, _mm512_set1_ps(channel.scale_low));
-  const __m512 scaled = _mm512_fmadd_ps(u, _mm512_set1_ps(channel.scale_high), low);
-  const __m512 x = _mm512_sub_ps(scaled, _mm512_set1_ps(channel.mean));
+  __m512 u = _mm512_cvtepi32_ps(integers);
+  if (Scaled) {
+    const __m512 low = _mm512_mul_ps(u, _mm512_set1_ps(channel.scale_low));
+    u = _mm512_fmadd_ps(u, _mm512_set1_ps(channel.scale_high), low);
+  }
+  const __m512 x = _mm512_sub_ps(u, _mm512_set1_ps(channel.mean));
   const __m512 reciprocal = _mm512_set1_ps(channel.reciprocal);
   const __m512 quotient = _mm512_mul_ps(x, reciprocal);
   const __m512 rest = _mm512_fnmadd_ps(quotient, _mm512_set1_ps(channel.divisor), x);
   return _mm512_fmadd_ps(rest, reciprocal, quotient);
 }
 
-void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
+/// Moves floats in whole cache lines, some at a time. Lines that are shared with what lies before and behind go through
+/// the cache.
+class LineMover {
+ public:
+  explicit LineMover(const Stream& floats) : left_(floats) {
+    if (left_.count == 0) return;
+    const auto into_line = static_cast<int64_t>((reinterpret_cast<uintptr_t>(left_.to) & 63) / sizeof(float));
+    const int64_t head = into_line == 0 ? 0 : 16 - into_line;
+    move_part(head < left_.count ? head : left_.count);
+  }
+  [[nodiscard]] int64_t lines() const { return left_.count / 16; }
+  void move_lines(int64_t lines) {
+    for (; lines > 0 && left_.count >= 16; --lines, skip(16)) _mm512_stream_ps(left_.to, _mm512_loadu_ps(left_.from));
+  }
+  void finish() {
+    move_lines(lines());
+    move_part(left_.count);
+  }
+
+ private:
+  void move_part(int64_t count) {
+    const auto mask = static_cast<__mmask16>((1 << count) - 1);
+    _mm512_mask_storeu_ps(left_.to, mask, _mm512_maskz_loadu_ps(mask, left_.from));
+    skip(count);
+  }
+  void skip(int64_t count) {
+    left_.from += count;
+    left_.to += count;
+    left_.count -= count;
+  }
+  Stream left_;
+};
+
+template <bool Scaled>
+void emit_patch_as(const PatchLayout& layout, const uint8_t* planes, float* row, const Stream& behind) {
+  LineMover mover(behind);
+  const int64_t lines_at_once = mover.lines() / (3 * layout.patch) + 1;
   const int64_t slot_stride = layout.patch * layout.patch;
   for (int channel = 0; channel < 3; ++channel) {
     const ByteToFloat arithmetic = layout.channels[channel];
@@ -224,26 +263,26 @@ void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
       for (int64_t x = 0; x < layout.patch; x += 16) {
         const int64_t left = layout.patch - x;
         const auto mask = static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1);
-        const __m512 values = to_floats(bytes + x, arithmetic);
+        const __m512 values = to_floats<Scaled>(bytes + x, arithmetic);
         for (int64_t copy = 0; copy < layout.copies; ++copy) {
           _mm512_mask_storeu_ps(out + copy * slot_stride + x, mask, values);
         }
       }
+      mover.move_lines(lines_at_once);
     }
   }
+  mover.finish();
 }
 
-void stream(const float* from, int64_t count, float* to) {
-  // Lines that are shared with what lies before and behind go through the cache.
-  const auto into_line = static_cast<int64_t>((reinterpret_cast<uintptr_t>(to) & 63) / sizeof(float));
-  int64_t i = into_line == 0 ? 0 : 16 - into_line;
-  if (i > count) i = count;
-  const auto head = static_cast<__mmask16>((1 << i) - 1);
-  _mm512_mask_storeu_ps(to, head, _mm512_maskz_loadu_ps(head, from));
-  for (; i + 16 <= count; i += 16) _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
-  const auto tail = static_cast<__mmask16>((1 << (count - i)) - 1);
-  _mm512_mask_storeu_ps(to + i, tail, _mm512_maskz_loadu_ps(tail, from + i));
+void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row, const Stream& behind) {
+  bool scaled = false;
+  for (const ByteToFloat& channel : layout.channels) {
+    scaled = scaled || channel.scale_high != 1.0F || channel.scale_low != 0.0F;
+  }
+  (scaled ? emit_patch_as<true> : emit_patch_as<false>)(layout, planes, row, behind);
 }
+
+void stream(const Stream& floats) { LineMover(floats).finish(); }
 
 void finish_stream() { _mm_sfence(); }
 

@@ -27,7 +27,8 @@ struct HorizontalWeights {
   int32_t chunks;          ///< steps over the taps of a pixel
   int32_t digits;          ///< of a weight
   int32_t shift;
-  bool wide;  ///< AVX-512: a group's pixels lie too far apart for one register, each pixel walks its taps alone
+  int64_t ahead;  ///< bytes from a row to the one after the next rows_at_once: worth fetching early
+  bool wide;      ///< AVX-512: a group's pixels lie too far apart for one register, each pixel walks its taps alone
 };
 
 /// Weights of the vertical pass.
@@ -62,6 +63,13 @@ struct PatchLayout {
   ByteToFloat channels[3];
 };
 
+/// Finished floats on their way past the caches, for results that do not fit into them.
+struct Stream {
+  const float* from = nullptr;
+  float* to = nullptr;
+  int64_t count = 0;
+};
+
 struct Kernels {
   /// Resizes `rows_at_once` rows of RGB to groups [begin, end). source[r] points at byte `source_start` of row r.
   /// The vector versions read whole registers, HorizontalPass knows how far; the pixels are written exactly.
@@ -73,9 +81,10 @@ struct Kernels {
   /// Takes interleaved RGB apart; may write up to plane_padding bytes behind each plane's pixels, but reads exactly.
   void (*split_channels)(const uint8_t* rgb, int64_t pixels, uint8_t* const* planes);
   /// Writes one patch: floats in order channel, slot, y, x. `planes` points at its top left pixel in the first plane.
-  void (*emit_patch)(const PatchLayout& layout, const uint8_t* planes, float* row);
-  /// Copies floats past the caches, for results that do not fit into them. Call finish_stream before others may read.
-  void (*stream)(const float* from, int64_t count, float* to);
+  /// In between it moves all of `behind`, an earlier patch, so that memory takes its lines while this one is computed.
+  void (*emit_patch)(const PatchLayout& layout, const uint8_t* planes, float* row, const Stream& behind);
+  /// Moves all of it. Call finish_stream before others may read.
+  void (*stream)(const Stream& floats);
   void (*finish_stream)();
 };
 

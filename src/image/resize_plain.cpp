@@ -54,7 +54,12 @@ void split_channels(const uint8_t* rgb, int64_t pixels, uint8_t* const* planes) 
   }
 }
 
-void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
+void stream(const Stream& floats) { std::copy_n(floats.from, floats.count, floats.to); }
+
+void finish_stream() {}
+
+void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row, const Stream& behind) {
+  stream(behind);
   const int64_t slot_stride = layout.patch * layout.patch;
   for (int channel = 0; channel < 3; ++channel) {
     const float* table = layout.channels[channel].table;
@@ -68,10 +73,6 @@ void emit_patch(const PatchLayout& layout, const uint8_t* planes, float* row) {
     }
   }
 }
-
-void stream(const float* from, int64_t count, float* to) { std::copy_n(from, count, to); }
-
-void finish_stream() {}
 
 }  // namespace
 
