@@ -2,7 +2,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,7 +18,7 @@
 namespace oriel {
 namespace {
 
-std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values) {
+std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values, Device device, DType dtype) {
   std::vector<Grid> grids;
   int64_t total = 0;
   for (const PatchedImage& image : patches.images) {
@@ -30,8 +32,10 @@ std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values) {
     grids.push_back(image.grid);
   }
   const Tensor& values = patches.values;
-  if (!values.defined() || values.dtype() != DType::float32 || values.device() != Device::cpu() ||
-      values.shape() != std::vector{total, patch_values})
+  const bool on_host = values.defined() && values.device() == Device::cpu() && values.dtype() == DType::float32;
+  const bool on_device =
+      values.defined() && values.device() == device && (values.dtype() == DType::float32 || values.dtype() == dtype);
+  if (!(on_host || on_device) || values.shape() != std::vector{total, patch_values})
     throw_error(ErrorCode::invalid_argument,
                 "patches: expected float32 [{}, {}] in host memory for the grids given, got {}", total, patch_values,
                 values.defined() ? fmt::format("{} tensor of {} elements on {}", to_string(values.dtype()),
@@ -84,27 +88,41 @@ at::Tensor bake_special_rows(const at::Tensor& rows, const arch::Prompt& prompt,
 
 }  // namespace
 
+PlacedArrangement VisionTower::Impl::arrange(const std::vector<Grid>& grids) const {
+  const c10::Device where = to_torch_device(device);
+  const auto make = [&] {
+    arch::Arrangement arrangement = architecture->arrange(grids, where);
+    const auto segments = [&](std::vector<int64_t> bounds, int64_t longest_possible) {
+      const nn::VitSpec& spec = traits().vit;
+      return ops::make_segments(std::move(bounds), {spec.heads, spec.head_dim(), longest_possible}, where);
+    };
+    return PlacedArrangement{
+        .order = std::move(arrangement.order),
+        .input = {.patches = {},
+                  .positions = std::move(arrangement.positions),
+                  .rotary = std::move(arrangement.rotary),
+                  .segments = segments(std::move(arrangement.cu_seqlens), 0),
+                  .window_segments = segments(std::move(arrangement.cu_window_seqlens), arrangement.longest_window)}};
+  };
+  if (where.is_cpu()) return make();
+  return *arrangements.get(grids, c10::impl::VirtualGuardImpl(where.type()).getStream(where).id(), make);
+}
+
 VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, const std::vector<int64_t>& layers,
                                                      const EncodeOptions& options) const {
   if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
   if (patches.images.empty()) return {};
-  const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values);
+  const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
   const std::vector<int64_t> wanted = resolved_layers(layers, traits().vit.depth);
   const c10::InferenceMode guard;
   return with_torch_errors("encode", [&]() -> Encoded {
     const c10::Device where = to_torch_device(device);
-    arch::Arrangement arrangement = architecture->arrange(grids);
-    if (arrangement.order.defined()) arrangement.order = arrangement.order.to(where);
-    if (arrangement.rotary.defined())
-      arrangement.rotary = {arrangement.rotary.cos.to(where), arrangement.rotary.sin.to(where)};
-
+    const c10::DeviceGuard device_guard(where);
+    PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
-    if (arrangement.order.defined()) values = values.index_select(0, arrangement.order);
-    nn::VitInput input{.patches = std::move(values),
-                       .positions = std::move(arrangement.positions),
-                       .rotary = std::move(arrangement.rotary),
-                       .cu_seqlens = std::move(arrangement.cu_seqlens),
-                       .cu_window_seqlens = std::move(arrangement.cu_window_seqlens)};
+    if (placed.order.defined()) values = values.index_select(0, placed.order);
+    nn::VitInput input = std::move(placed.input);
+    input.patches = std::move(values);
     const auto report = [&](int64_t block, int64_t blocks) {
       check_cancelled(options.cancel);
       call_back(options.progress, Progress{Progress::Stage::encode, block, blocks});
@@ -118,10 +136,10 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, con
     Encoded result;
     if (!wanted.empty()) {
       for (const at::Tensor& hidden : output.hidden_states)
-        result.hidden_states.push_back(finish(undo_order(hidden, arrangement.order)));
+        result.hidden_states.push_back(finish(undo_order(hidden, placed.order)));
       return result;
     }
-    at::Tensor features = undo_order(std::move(output.features), arrangement.order);
+    at::Tensor features = undo_order(std::move(output.features), placed.order);
     const at::Tensor rows = finish(architecture->project(std::move(features), grids));
     int64_t begin = 0;
     for (const Grid& grid : grids) {

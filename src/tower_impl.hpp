@@ -10,6 +10,7 @@
 #include "arch/architecture.hpp"
 #include "core/thread_pool.hpp"
 #include "nn/vit.hpp"
+#include "tower_arrangement.hpp"
 
 namespace oriel {
 
@@ -22,6 +23,8 @@ struct VisionTower::Impl {
   ContentHash fingerprint;
   int64_t weight_bytes = 0;
 
+  mutable ArrangementCache arrangements;
+
   [[nodiscard]] const arch::Traits& traits() const { return architecture->traits(); }
 
   void load_weights(const arch::ModelFiles& files, const LoadOptions& options);
@@ -33,6 +36,7 @@ struct VisionTower::Impl {
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options) const;
 
+  [[nodiscard]] PlacedArrangement arrange(const std::vector<Grid>& grids) const;
   struct Encoded {
     std::vector<at::Tensor> rows;           ///< one a picture
     std::vector<at::Tensor> hidden_states;  ///< one a layer

@@ -9,6 +9,8 @@
 namespace oriel {
 namespace {
 
+constexpr int64_t product_workspace = int64_t{32} << 20;  // of a matrix product on a GPU (kernels/matmul.h)
+
 /// Scratch of libtorch's attention on the CPU. For each thread a tile of scores, its sums and a tile of the result in
 /// float32; for every query a sum. In a shorter dtype, the scores once more in it, and k and v as the matrix units
 /// read them.
@@ -28,11 +30,11 @@ struct Steps {
   int64_t gather;     ///< patches in another dtype, and these in another order
   int64_t embed;      ///< patches, positions, hidden states, their norm
   int64_t attention;  ///< the block's input, its q, k and v, and the result
-  int64_t mlp;        ///< the MLP's input, its norm, the middle, and of a gated one the gate
-  int64_t features;   ///< hidden states side by side, and what they come from
+  int64_t mlp;  ///< the MLP's input, its norm, the middle, and of a gated one the gate (on a GPU with up beside it)
+  int64_t features;  ///< hidden states side by side, and what they come from
 };
 
-Steps count(const arch::Traits& traits, DType dtype) {
+Steps count(const arch::Traits& traits, DType dtype, bool on_cpu) {
   const nn::VitSpec& vit = traits.vit;
   const auto layers = static_cast<int64_t>(vit.feature_layers.size());
   const int64_t copies = (dtype != DType::float32 ? 1 : 0) + (traits.footprint.order ? 1 : 0);
@@ -41,7 +43,7 @@ Steps count(const arch::Traits& traits, DType dtype) {
   return {.gather = copies * vit.patch_values,
           .embed = std::min<int64_t>(copies, 1) * vit.patch_values + embedding * vit.width,
           .attention = kept + 5 * vit.width,
-          .mlp = kept + 2 * vit.width + (vit.gated_mlp ? 2 : 1) * vit.mlp_width,
+          .mlp = kept + 2 * vit.width + (vit.gated_mlp ? (on_cpu ? 2 : 3) : 1) * vit.mlp_width,
           .features = (layers == 1 ? 2 : 2 * layers) * vit.width};
 }
 
@@ -52,18 +54,20 @@ int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, De
   const int64_t patches = grid.patches();
   const int64_t rows = patches / (traits.merge_size * traits.merge_size);
   const arch::Footprint& footprint = traits.footprint;
-  const Steps steps = count(traits, dtype);
   const bool on_cpu = device == Device::cpu();
+  const Steps steps = count(traits, dtype, on_cpu);
 
   const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
-  const int64_t tables = footprint.rotary ? patches * 2 * traits.vit.head_dim() * int64_t{sizeof(float)} : 0;
+  const int64_t tables =
+      footprint.rotary ? patches * (on_cpu ? 2 : 3) * traits.vit.head_dim() * int64_t{sizeof(float)} : 0;
   const int64_t scratch = on_cpu ? attention_scratch(traits.vit, grid, element) : 0;
+  const int64_t workspace = on_cpu ? 0 : product_workspace;
   const int64_t features = patches * static_cast<int64_t>(traits.vit.feature_layers.size()) * traits.vit.width;
   const int64_t projection = (features + rows * footprint.projector_values) * element;
   const int64_t in_tower =
       std::max({patches * std::max({steps.gather, steps.embed, steps.mlp, steps.features}) * element,
                 patches * steps.attention * element + scratch});
-  return order + std::max(tables + in_tower, projection);
+  return order + workspace + std::max(tables + in_tower, projection);
 }
 
 }  // namespace oriel

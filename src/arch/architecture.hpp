@@ -57,6 +57,7 @@ struct Arrangement {
   ops::Rotary rotary;                      ///< [T, head_dim], in the tower's order; undefined: none
   std::vector<int64_t> cu_seqlens;         ///< attention segments
   std::vector<int64_t> cu_window_seqlens;  ///< of windowed blocks; empty if there are none
+  int64_t longest_window = 0;              ///< patches of a whole window; 0 if there are none
 };
 
 /// The prompt ids of one picture: special tokens, and `placeholder` once for every row.
@@ -105,7 +106,7 @@ class Architecture {
   [[nodiscard]] virtual nn::VitWeights load(WeightReader& reader) = 0;
 
   /// `grids` are those of plan; other grids (brought by the caller) are checked: invalid_argument.
-  [[nodiscard]] virtual Arrangement arrange(std::span<const Grid> grids) const = 0;
+  [[nodiscard]] virtual Arrangement arrange(std::span<const Grid> grids, c10::Device device) const = 0;
   /// features [T, width * feature layers] in the processor's order -> rows [sum of rows, row_width].
   [[nodiscard]] virtual at::Tensor project(const at::Tensor& features, std::span<const Grid> grids) const = 0;
   /// Rows that project makes of one grid.

@@ -165,7 +165,7 @@ nn::VitWeights PixtralTower::load(WeightReader& reader) {
   return weights;
 }
 
-Arrangement PixtralTower::arrange(std::span<const Grid> grids) const {
+Arrangement PixtralTower::arrange(std::span<const Grid> grids, c10::Device device) const {
   for (const Grid& grid : grids)
     if (grid.t != 1 || grid.h % traits_.merge_size != 0 || grid.w % traits_.merge_size != 0)
       throw_error(ErrorCode::invalid_argument,
@@ -180,9 +180,10 @@ Arrangement PixtralTower::arrange(std::span<const Grid> grids) const {
   const at::Tensor of_columns = frequencies.index({Slice(1, None, 2)});
   return {.order = {},
           .positions = {},
-          .rotary = ops::axial_rotary(at.rows, at.columns, of_rows, of_columns),
+          .rotary = ops::axial_rotary(at.rows.to(device), at.columns.to(device), of_rows, of_columns),
           .cu_seqlens = segment_bounds(grids),
-          .cu_window_seqlens = {}};
+          .cu_window_seqlens = {},
+          .longest_window = 0};
 }
 
 Prompt PixtralTower::prompt(const Grid& grid, Modality) const { return rows_with_breaks(grid, false); }

@@ -12,7 +12,7 @@ class PixtralTower : public Architecture {
  public:
   [[nodiscard]] ImageTarget plan(Size size, const PixelBudget& budget) const override;
   [[nodiscard]] nn::VitWeights load(WeightReader& reader) override;
-  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids) const override;
+  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids, c10::Device device) const override;
   [[nodiscard]] Prompt prompt(const Grid& grid, Modality modality) const override;
   [[nodiscard]] int64_t prompt_length(const Grid& grid) const override;
   [[nodiscard]] Prompt reference_prompt(const Grid& grid, Modality modality) const override;

@@ -22,14 +22,17 @@ class Qwen25VL final : public QwenVision {
   }
 
   // Patches are put into window order once, in front of the tower; the tower undoes nothing, the caller does.
-  Arrangement arrange(std::span<const Grid> grids) const override {
-    Arrangement result = QwenVision::arrange(grids);
+  Arrangement arrange(std::span<const Grid> grids, c10::Device device) const override {
+    Arrangement result = QwenVision::arrange(grids, device);
     const WindowOrder windows = order_windows(grids);
     const auto patches = static_cast<int64_t>(windows.order.size());
     result.order = at::empty({patches}, at::kLong);
     std::copy(windows.order.begin(), windows.order.end(), result.order.mutable_data_ptr<int64_t>());
-    result.rotary = {result.rotary.cos.index_select(0, result.order), result.rotary.sin.index_select(0, result.order)};
+    result.order = result.order.to(device);
+    result.rotary = ops::reorder(result.rotary, result.order);
     result.cu_window_seqlens = windows.bounds;
+    const int64_t side = window_cells_ * traits_.merge_size;
+    result.longest_window = side * side;
     return result;
   }
 

@@ -243,7 +243,7 @@ nn::VitWeights QwenVision::load(WeightReader& reader) {
   return weights;
 }
 
-Arrangement QwenVision::arrange(std::span<const Grid> grids) const {
+Arrangement QwenVision::arrange(std::span<const Grid> grids, c10::Device device) const {
   for (const Grid& grid : grids)
     if (grid.h % traits_.merge_size != 0 || grid.w % traits_.merge_size != 0)
       throw_error(ErrorCode::invalid_argument, "grid [{}, {}, {}]: expected rows and columns that are multiples of {}",
@@ -252,9 +252,10 @@ Arrangement QwenVision::arrange(std::span<const Grid> grids) const {
   const at::Tensor frequencies = ops::inverse_frequencies(rope_theta_, traits_.vit.head_dim() / 2);
   return {.order = {},
           .positions = {},
-          .rotary = ops::axial_rotary(at.rows, at.columns, frequencies, frequencies),
+          .rotary = ops::axial_rotary(at.rows.to(device), at.columns.to(device), frequencies, frequencies),
           .cu_seqlens = segment_bounds(grids),
-          .cu_window_seqlens = {}};
+          .cu_window_seqlens = {},
+          .longest_window = 0};
 }
 
 // The patches of one merge block are neighbours in the processor's order, so that merging is a view.

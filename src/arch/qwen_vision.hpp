@@ -12,7 +12,7 @@ class QwenVision : public Architecture {
   [[nodiscard]] ImageTarget plan(Size size, const PixelBudget& budget) const override;
   [[nodiscard]] VideoTarget plan_video(const VideoRequest& request) const override;
   [[nodiscard]] nn::VitWeights load(WeightReader& reader) override;
-  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids) const override;
+  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids, c10::Device device) const override;
   [[nodiscard]] at::Tensor project(const at::Tensor& features, std::span<const Grid> grids) const override;
   [[nodiscard]] Prompt prompt(const Grid& grid, Modality modality) const override;
 

@@ -90,7 +90,7 @@ nn::VitWeights SiglipTower::load(WeightReader& reader) {
   return weights;
 }
 
-Arrangement SiglipTower::arrange(std::span<const Grid> grids) const {
+Arrangement SiglipTower::arrange(std::span<const Grid> grids, c10::Device) const {
   for (const Grid& grid : grids)
     if (grid != Grid{1, grid_side_, grid_side_})
       throw_error(ErrorCode::invalid_argument, "grid [{}, {}, {}]: expected [1, {}, {}]", grid.t, grid.h, grid.w,
@@ -99,7 +99,8 @@ Arrangement SiglipTower::arrange(std::span<const Grid> grids) const {
           .positions = positions_.repeat({static_cast<int64_t>(grids.size()), 1}),
           .rotary = {},
           .cu_seqlens = segment_bounds(grids),
-          .cu_window_seqlens = {}};
+          .cu_window_seqlens = {},
+          .longest_window = 0};
 }
 
 }  // namespace oriel::arch

@@ -10,7 +10,7 @@ class SiglipTower : public Architecture {
  public:
   [[nodiscard]] ImageTarget plan(Size size, const PixelBudget& budget) const override;
   [[nodiscard]] nn::VitWeights load(WeightReader& reader) override;
-  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids) const override;
+  [[nodiscard]] Arrangement arrange(std::span<const Grid> grids, c10::Device device) const override;
 
  protected:
   /// What the image processor's class takes where its file says nothing.

@@ -4,18 +4,44 @@
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
-#include "ops/attention.hpp"
 #include "ops/norm.hpp"
+#ifdef ORIEL_CUDA
+#include "nn/cuda/vit_graphs.hpp"
+#endif
 
 namespace oriel::nn {
 
-Vit::Vit(VitSpec spec, VitWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {}
+#ifndef ORIEL_CUDA
+class VitGraphs {};
+#endif
+
+Vit::~Vit() = default;
+
+Vit::Vit(VitSpec spec, VitWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
+#ifdef ORIEL_CUDA
+  graphs_ = std::make_unique<VitGraphs>();
+#endif
+  if (!spec_.gated_mlp) return;
+  for (BlockWeights& block : weights_.blocks)
+    block.gated = ops::GatedLinear(std::exchange(block.gate, {}), std::exchange(block.up, {}));
+}
 
 VitOutput Vit::forward(VitInput input, const std::vector<int64_t>& hidden_states,
                        const BlockCallback& before_block) const {
+#ifdef ORIEL_CUDA
+  if (hidden_states.empty() && input.patches.is_cuda()) {
+    const int64_t blocks = *std::max_element(spec_.feature_layers.begin(), spec_.feature_layers.end());
+    if (before_block) before_block(0, blocks);
+    const auto plainly = [&](VitInput small) { return run(std::move(small), {}, {}).features; };
+    if (auto features = graphs_->run(spec_, input, plainly)) return {std::move(*features), {}};
+  }
+#endif
+  return run(std::move(input), hidden_states, before_block);
+}
+
+VitOutput Vit::run(VitInput input, const std::vector<int64_t>& hidden_states, const BlockCallback& before_block) const {
   int64_t blocks = 0;
   for (const int64_t layer : spec_.feature_layers) blocks = std::max(blocks, layer);
   for (const int64_t layer : hidden_states) blocks = std::max(blocks, layer);
@@ -35,7 +61,7 @@ VitOutput Vit::forward(VitInput input, const std::vector<int64_t>& hidden_states
     const bool windowed = !spec_.windowed.empty() && spec_.windowed[static_cast<size_t>(i)];
     const BlockWeights& weights = weights_.blocks[static_cast<size_t>(i)];
     // Statements of their own, so that what one half was given and needed is gone before the other begins.
-    hidden = attend(std::move(hidden), input.rotary, weights, windowed ? input.cu_window_seqlens : input.cu_seqlens);
+    hidden = attend(std::move(hidden), input.rotary, weights, windowed ? input.window_segments : input.segments);
     hidden = mlp(std::move(hidden), weights);
   }
   hidden.reset();
@@ -50,19 +76,15 @@ at::Tensor Vit::embed(at::Tensor patches, at::Tensor positions) const {
 }
 
 at::Tensor Vit::attend(at::Tensor hidden, const ops::Rotary& rotary, const BlockWeights& weights,
-                       std::span<const int64_t> cu_seqlens) const {
+                       const ops::Segments& segments) const {
   at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1, spec_)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
-  if (rotary.defined()) ops::rotate_query_key(qkv, rotary, spec_.rotary);
-  const at::Tensor attended = ops::attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), cu_seqlens,
-                                             1.0 / std::sqrt(static_cast<double>(spec_.head_dim())));
-  qkv.reset();
-  return weights.proj.add_to(hidden, attended);
+  return weights.proj.add_to(hidden, ops::rotary_attention(std::move(qkv), rotary, spec_.rotary, segments));
 }
 
 at::Tensor Vit::mlp(at::Tensor x, const BlockWeights& weights) const {
   at::Tensor normed = norm(x, weights.norm2, spec_);
-  const at::Tensor middle = spec_.gated_mlp ? weights.up.multiply_with(weights.gate(normed, spec_.activation), normed)
-                                            : weights.up(normed, spec_.activation);
+  const at::Tensor middle =
+      spec_.gated_mlp ? weights.gated(normed, spec_.activation) : weights.up(normed, spec_.activation);
   normed.reset();
   return weights.down.add_to(x, middle);
 }

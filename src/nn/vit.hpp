@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "ops/activation.hpp"
+#include "ops/attention.hpp"
 #include "ops/linear.hpp"
 #include "ops/rotary.hpp"
 
@@ -49,9 +51,10 @@ struct BlockWeights {
   NormWeights norm1, norm2;
   ops::Linear qkv;   ///< width -> 3 * width: all of q, then k, then v
   ops::Linear proj;  ///< width -> width
-  ops::Linear gate;  ///< width -> mlp_width, where gated
+  ops::Linear gate;  ///< width -> mlp_width, where gated; the tower moves it and `up` into `gated`
   ops::Linear up;    ///< width -> mlp_width
   ops::Linear down;  ///< mlp_width -> width
+  ops::GatedLinear gated = {};
 };
 
 struct VitWeights {
@@ -62,11 +65,11 @@ struct VitWeights {
 
 /// The patches of one call, of any number of pictures, packed: rows of all pictures one after the other.
 struct VitInput {
-  at::Tensor patches;                      ///< [T, patch_values]
-  at::Tensor positions;                    ///< [T, width], added to the patch embedding; undefined: none
-  ops::Rotary rotary;                      ///< [T, head_dim], or undefined
-  std::vector<int64_t> cu_seqlens;         ///< where pictures (or temporal slots) begin and end
-  std::vector<int64_t> cu_window_seqlens;  ///< the same for windowed blocks; empty if there are none
+  at::Tensor patches;             ///< [T, patch_values]
+  at::Tensor positions;           ///< [T, width], added to the patch embedding; undefined: none
+  ops::Rotary rotary;             ///< [T, head_dim], or undefined
+  ops::Segments segments;         ///< where pictures (or temporal slots) begin and end
+  ops::Segments window_segments;  ///< the same for windowed blocks; empty if there are none
 };
 
 struct VitOutput {
@@ -77,25 +80,33 @@ struct VitOutput {
 /// Called before every block with its index and the number of blocks that run; may throw to stop.
 using BlockCallback = std::function<void(int64_t block, int64_t blocks)>;
 
-/// A tower with its weights. Immutable: forward is safe from many threads.
+class VitGraphs;
+
+/// A tower with its weights. Immutable but for what it remembers to launch faster: forward is safe from many threads.
 class Vit {
  public:
   Vit(VitSpec spec, VitWeights weights);
+  ~Vit();
+  Vit(Vit&&) = delete;
 
-  /// Runs the tower. `hidden_states` lists further states to return, numbered as VitSpec::feature_layers. Moving the
-  /// input in lets go of its patches and positions when they are not needed any more.
+  /// Runs the tower; small inputs on a GPU from CUDA graphs, with one call of before_block for the whole.
+  /// `hidden_states` lists further states to return, numbered as VitSpec::feature_layers. Moving the input in lets go
+  /// of its patches and positions when they are not needed any more.
   [[nodiscard]] VitOutput forward(VitInput input, const std::vector<int64_t>& hidden_states = {},
                                   const BlockCallback& before_block = {}) const;
   [[nodiscard]] const VitSpec& spec() const { return spec_; }
 
  private:
+  [[nodiscard]] VitOutput run(VitInput input, const std::vector<int64_t>& hidden_states,
+                              const BlockCallback& before_block) const;
   [[nodiscard]] at::Tensor embed(at::Tensor patches, at::Tensor positions) const;
   [[nodiscard]] at::Tensor attend(at::Tensor hidden, const ops::Rotary& rotary, const BlockWeights& weights,
-                                  std::span<const int64_t> cu_seqlens) const;
+                                  const ops::Segments& segments) const;
   [[nodiscard]] at::Tensor mlp(at::Tensor x, const BlockWeights& weights) const;
 
   VitSpec spec_;
   VitWeights weights_;
+  std::unique_ptr<VitGraphs> graphs_;  ///< on a GPU only
 };
 
 }  // namespace oriel::nn

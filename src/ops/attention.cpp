@@ -6,7 +6,14 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
 #include "core/error.hpp"
+#ifdef ORIEL_CUDA
+#include "ops/cuda/launch.hpp"
+#endif
 
 namespace oriel::ops {
 namespace {
@@ -24,6 +31,65 @@ at::Tensor by_segment(const at::Tensor& x, int64_t begin, int64_t segments, int6
 }
 
 }  // namespace
+
+Segments make_segments(std::vector<int64_t> bounds, [[maybe_unused]] const AttentionShape& shape,
+                       [[maybe_unused]] c10::Device device) {
+  Segments result;
+  result.bounds = std::move(bounds);
+  result.longest_possible = shape.longest_possible;
+  for (size_t i = 1; i < result.bounds.size(); ++i)
+    result.longest = std::max(result.longest, result.bounds[i] - result.bounds[i - 1]);
+#ifdef ORIEL_CUDA
+  if (device.is_cuda() && !result.bounds.empty()) cuda::place(result, shape, device);
+#endif
+  return result;
+}
+
+Segments pad_segments(const Segments& segments, int64_t rows, int64_t count,
+                      [[maybe_unused]] const AttentionShape& shape, [[maybe_unused]] c10::Device device) {
+  Segments result;
+  result.bounds = segments.bounds;
+  result.longest_possible = segments.longest_possible;
+  const int64_t longest = segments.longest_possible > 0 ? segments.longest_possible : rows;
+  while (result.bounds.back() < rows) result.bounds.push_back(std::min(result.bounds.back() + longest, rows));
+  if (static_cast<int64_t>(result.bounds.size()) - 1 > count)
+    throw_error(ErrorCode::internal, "attention: expected at most {} segments, got {}", count,
+                result.bounds.size() - 1);
+  result.bounds.resize(static_cast<size_t>(count) + 1, rows);
+  result.longest = longest;
+#ifdef ORIEL_CUDA
+  if (device.is_cuda()) cuda::place(result, shape, device, /*fixed_layout=*/true);
+#endif
+  return result;
+}
+
+void refill(Segments& to, const Segments& from) {
+  to.bounds = from.bounds;
+  to.cu_seqlens.copy_(from.cu_seqlens);
+  if (to.plan.defined()) to.plan.copy_(from.plan);
+}
+
+bool attention_can_be_captured([[maybe_unused]] const at::Tensor& x, [[maybe_unused]] const AttentionShape& shape) {
+#ifdef ORIEL_CUDA
+  return cuda::takes(x) && cuda::is_16_bit(x) && cuda::has_fixed_launches(shape, x.device());
+#else
+  return false;
+#endif
+}
+
+at::Tensor rotary_attention(at::Tensor qkv, const Rotary& rotary, RotaryPrecision precision, const Segments& segments) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(qkv.size(3)));
+  double query_scale = 1.0;
+#ifdef ORIEL_CUDA
+  const bool has_kernel = cuda::takes(qkv) && cuda::is_16_bit(qkv);
+  if (has_kernel && cuda::wants_scaled_query(qkv, segments)) query_scale = scale * std::numbers::log2e;
+#endif
+  if (rotary.defined()) query_scale = rotate_query_key(qkv, rotary, precision, query_scale);
+#ifdef ORIEL_CUDA
+  if (has_kernel) return cuda::attention(qkv, segments, scale, query_scale != 1.0 && rotary.defined());
+#endif
+  return attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), segments.bounds, scale);
+}
 
 // Neighbouring segments of one length (windows, video slices, equal pictures) go into one batched call.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::span<const int64_t> cu_seqlens,

@@ -4,12 +4,17 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/linear.h>
 
 #include <optional>
 #include <utility>
 
 #include "core/error.hpp"
+#ifdef ORIEL_CUDA
+#include "ops/cuda/launch.hpp"
+#endif
 
 namespace oriel::ops {
 namespace {
@@ -66,6 +71,26 @@ std::optional<std::pair<const char*, const char*>> epilogue(Activation activatio
   return std::nullopt;
 }
 
+// Rows of 16-bit values start at multiples of 16 bytes where their length is a multiple of this.
+constexpr int64_t column_multiple = 8;
+
+int64_t padded(int64_t columns) { return (columns + column_multiple - 1) / column_multiple * column_multiple; }
+
+at::Tensor pad_columns(const at::Tensor& x, int64_t columns) {
+  return x.size(-1) == columns ? x.contiguous() : at::constant_pad_nd(x, {0, columns - x.size(-1)});
+}
+
+at::Tensor pad_rows(const at::Tensor& x, int64_t rows) {
+  if (x.dim() == 1) return pad_columns(x, rows);
+  return at::constant_pad_nd(x, {0, 0, 0, rows - x.size(0)});
+}
+
+#ifdef ORIEL_CUDA
+constexpr bool has_kernels = true;
+#else
+constexpr bool has_kernels = false;
+#endif
+
 std::optional<at::Tensor> optional(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
@@ -83,29 +108,64 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
 
 Linear::Linear(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)), in_(weight_.size(1)), out_(weight_.size(0)) {
+  if (has_kernels && weight_.is_cuda()) weight_ = pad_columns(weight_, padded(in_));
   if (!packs(weight_.scalar_type(), weight_.device())) return;
   weight_ = packed_operators().pack->call(weight_.contiguous(), std::nullopt);
   packed_ = true;
 }
 
+/// x, dense and as wide as the weight.
+at::Tensor Linear::checked(const at::Tensor& x) const {
+  const bool padded_on_gpu = has_kernels && weight_.is_cuda() && x.size(-1) == weight_.size(1);
+  if (x.size(-1) != in_ && !padded_on_gpu)
+    throw_error(ErrorCode::internal, "linear: expected {} columns, got {}", in_, x.size(-1));
+  return has_kernels && weight_.is_cuda() ? pad_columns(x, weight_.size(1)) : x.contiguous();
+}
+
 at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const {
-  if (x.size(-1) != in_) throw_error(ErrorCode::internal, "linear: expected {} columns, got {}", in_, x.size(-1));
-  if (!packed_) return linear_reference(x, weight_, bias_, activation);
+  const at::Tensor dense = checked(x);
+#ifdef ORIEL_CUDA
+  if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, {}, activation);
+#endif
+  if (!packed_) return linear_reference(dense, weight_, bias_, activation);
   const auto fused = epilogue(activation);
   const auto [name, algorithm] = fused.value_or(std::pair{"none", ""});
-  at::Tensor y = packed_operators().linear->call(x.contiguous(), weight_, optional(bias_), name, Scalars(), algorithm);
+  at::Tensor y = packed_operators().linear->call(dense, weight_, optional(bias_), name, Scalars(), algorithm);
   if (!fused) quick_gelu_in_place(y);  // the one activation without an epilogue
   return y;
 }
 
 at::Tensor Linear::add_to(const at::Tensor& residual, const at::Tensor& x) const {
-  if (!packed_) return residual + linear_reference(x, weight_, bias_);
-  return packed_operators().linear_binary->call(x.contiguous(), residual.contiguous(), weight_, optional(bias_), "add");
+  const at::Tensor dense = checked(x);
+#ifdef ORIEL_CUDA
+  if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, residual.contiguous(), Activation::identity);
+#endif
+  if (!packed_) return residual + linear_reference(dense, weight_, bias_);
+  return packed_operators().linear_binary->call(dense, residual.contiguous(), weight_, optional(bias_), "add");
 }
 
 at::Tensor Linear::multiply_with(const at::Tensor& other, const at::Tensor& x) const {
-  if (!packed_) return other * linear_reference(x, weight_, bias_);
-  return packed_operators().linear_binary->call(x.contiguous(), other.contiguous(), weight_, optional(bias_), "mul");
+  const at::Tensor dense = checked(x);
+  if (!packed_) return other * linear_reference(dense, weight_, bias_);
+  return packed_operators().linear_binary->call(dense, other.contiguous(), weight_, optional(bias_), "mul");
+}
+
+GatedLinear::GatedLinear(Linear gate, Linear up) : gate_(std::move(gate)), up_(std::move(up)) {
+  if (!has_kernels || !gate_.weight_.is_cuda()) return;
+  const int64_t rows = padded(gate_.out_);
+  const auto joined = [&](const at::Tensor& a, const at::Tensor& b) {
+    return at::cat({pad_rows(a, rows), pad_rows(b, rows)});
+  };
+  both_ =
+      Linear(joined(gate_.weight_, up_.weight_), gate_.bias_.defined() ? joined(gate_.bias_, up_.bias_) : at::Tensor());
+  gate_ = up_ = {};
+}
+
+at::Tensor GatedLinear::operator()(const at::Tensor& x, Activation activation) const {
+#ifdef ORIEL_CUDA
+  if (both_.defined()) return cuda::gate(both_(x), activation);
+#endif
+  return up_.multiply_with(gate_(x, activation), x);
 }
 
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -18,7 +18,7 @@ class Linear {
   /// Whether weights of this dtype and device get reordered, so that the given one is not kept.
   [[nodiscard]] static bool packs(at::ScalarType dtype, at::Device device);
 
-  /// x [T, in] -> [T, out].
+  /// x [T, in] -> [T, out]. On a GPU, x may have columns beyond `in` up to the next multiple of 8: zeros.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation = Activation::identity) const;
   /// residual [T, out] + x W^T + b.
   [[nodiscard]] at::Tensor add_to(const at::Tensor& residual, const at::Tensor& x) const;
@@ -33,11 +33,30 @@ class Linear {
   [[nodiscard]] bool is_packed() const { return packed_; }
 
  private:
-  at::Tensor weight_;
+  friend class GatedLinear;
+  [[nodiscard]] at::Tensor checked(const at::Tensor& x) const;
+
+  at::Tensor weight_;  ///< on a GPU [out, in rounded up to a multiple of 8], the rest zeros
   at::Tensor bias_;
   int64_t in_ = 0;
   int64_t out_ = 0;
   bool packed_ = false;
+};
+
+/// The first half of a gated MLP: activation(x G^T + g) * (x U^T + u). On a GPU both products are one, and the result
+/// is wider by columns of zeros where `out` is no multiple of 8; Linear takes it as it is.
+class GatedLinear {
+ public:
+  GatedLinear() = default;
+  GatedLinear(Linear gate, Linear up);
+
+  /// x [T, in] -> [T, out], or a few columns of zeros more.
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation) const;
+
+ private:
+  Linear gate_;
+  Linear up_;
+  Linear both_;  ///< [2 * padded out, in], instead of the two
 };
 
 /// The same in a few ATen lines: the fallback, and what tests compare with.

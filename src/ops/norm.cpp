@@ -11,6 +11,9 @@
 #include <cmath>
 
 #include "ops/vectorised.hpp"
+#ifdef ORIEL_CUDA
+#include "ops/cuda/launch.hpp"
+#endif
 
 namespace oriel::ops {
 namespace {
@@ -53,6 +56,9 @@ at::Tensor rms_norm_in_stretches(const at::Tensor& x, const at::Tensor& weight, 
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+#ifdef ORIEL_CUDA
+  if (cuda::takes(x)) return cuda::rms_norm(x, weight, eps, /*weight_plus_one=*/false);
+#endif
   if (!x.is_cpu()) return rms_norm_reference(x, weight, eps);
   if (x.scalar_type() != at::kFloat || !x.is_contiguous() || !weight.is_contiguous())
     return rms_norm_in_stretches(x, weight, eps);
@@ -72,6 +78,9 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+#ifdef ORIEL_CUDA
+  if (cuda::takes(x)) return cuda::layer_norm(x, weight, bias, eps);
+#endif
   return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
 }
 
@@ -80,6 +89,9 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, dou
 }
 
 at::Tensor rms_norm_offset(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps) {
+#ifdef ORIEL_CUDA
+  if (cuda::takes(x)) return cuda::rms_norm(x, weight_minus_one, eps, /*weight_plus_one=*/true);
+#endif
   return (normalise(x, eps) * (1.0 + weight_minus_one.to(at::kFloat))).to(x.scalar_type());
 }
 

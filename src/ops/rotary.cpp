@@ -11,6 +11,9 @@
 #include <algorithm>
 
 #include "ops/vectorised.hpp"
+#ifdef ORIEL_CUDA
+#include "ops/cuda/launch.hpp"
+#endif
 
 namespace oriel::ops {
 namespace {
@@ -34,7 +37,11 @@ ORIEL_VECTORISED void rotate_token(float* x, const float* cos, const float* sin,
 
 }  // namespace
 
-void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision) {
+double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision,
+                        [[maybe_unused]] double query_scale) {
+#ifdef ORIEL_CUDA
+  if (cuda::rotate_query_key(qkv, rotary, query_scale)) return query_scale;
+#endif
   if (!qkv.is_cpu() || qkv.scalar_type() != at::kFloat || !qkv.is_contiguous()) {
     // On the CPU a stretch of tokens at a time: the steps between take a multiple of what they rotate.
     const int64_t tokens = qkv.size(0);
@@ -47,7 +54,7 @@ void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecisi
         x.copy_(rotate(x, part_rotary, precision));
       }
     }
-    return;
+    return 1.0;
   }
   const at::Tensor cos_table = rotary.cos.contiguous();
   const at::Tensor sin_table = rotary.sin.contiguous();
@@ -61,6 +68,12 @@ void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecisi
       for (const int64_t part : {0, 1})
         rotate_token(data + (t * 3 + part) * heads * head_dim, cos + t * head_dim, sin + t * head_dim, heads, head_dim);
   });
+  return 1.0;
+}
+
+Rotary reorder(const Rotary& rotary, const at::Tensor& order) {
+  return {rotary.cos.index_select(0, order), rotary.sin.index_select(0, order),
+          rotary.turns.defined() ? rotary.turns.index_select(0, order) : at::Tensor()};
 }
 
 at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision) {
@@ -78,10 +91,12 @@ at::Tensor inverse_frequencies(double theta, int64_t dimensions) {
 
 Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,
                     const at::Tensor& column_frequencies) {
-  const at::Tensor quarter_rows = rows.to(at::kFloat).unsqueeze(1) * row_frequencies;
-  const at::Tensor quarter_columns = columns.to(at::kFloat).unsqueeze(1) * column_frequencies;
-  const at::Tensor angles = at::cat({quarter_rows, quarter_columns, quarter_rows, quarter_columns}, 1);
-  return {at::cos(angles), at::sin(angles)};
+  const at::Tensor quarter_rows = rows.to(at::kFloat).unsqueeze(1) * row_frequencies.to(rows.device());
+  const at::Tensor quarter_columns = columns.to(at::kFloat).unsqueeze(1) * column_frequencies.to(rows.device());
+  const at::Tensor angles = at::cat({quarter_rows, quarter_columns}, 1);
+  const at::Tensor cos = at::cos(angles);
+  const at::Tensor sin = at::sin(angles);
+  return {at::cat({cos, cos}, 1), at::cat({sin, sin}, 1), rows.is_cuda() ? at::cat({cos, sin}, 1) : at::Tensor()};
 }
 
 }  // namespace oriel::ops

@@ -13,6 +13,9 @@ enum class RotaryPrecision {
 struct Rotary {
   at::Tensor cos;
   at::Tensor sin;
+  /// What the GPU's kernel reads, float32 [T, head_dim]: cos of the lower half of a head, then sin. Undefined where the
+  /// halves of cos and sin differ, or on the CPU.
+  at::Tensor turns = {};
   [[nodiscard]] bool defined() const { return cos.defined(); }
 };
 
@@ -21,15 +24,21 @@ struct Rotary {
 [[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
 
 /// Rotates q and k of a packed product qkv [T, 3, heads, head_dim] where they lie; v is left alone. One pass over
-/// memory for float32 on the CPU; elsewhere `rotate`, copied back.
-void rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision);
+/// memory for float32 on the CPU and for all types on a GPU (there in float32, rounded once, whatever the precision:
+/// nearer to the truth than rounding every step); elsewhere `rotate`, copied back. Returns the factor by which q was
+/// multiplied besides: query_scale where the kernel ran, else 1.
+double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision,
+                        double query_scale = 1.0);
+
+/// The rows of `rotary` in another order: row i of the result is row order[i].
+[[nodiscard]] Rotary reorder(const Rotary& rotary, const at::Tensor& order);
 
 /// theta^(-2k / dimensions), k = 0 .. dimensions / 2 - 1, in float32 as transformers computes them.
 [[nodiscard]] at::Tensor inverse_frequencies(double theta, int64_t dimensions);
 
 /// Angles of a two-dimensional rotary embedding: `rows` and `columns` are int64 [T] patch indices, `row_frequencies`
 /// and `column_frequencies` float32 [head_dim / 4]. The first quarter of the head turns with the row, the second with
-/// the column, and the second half repeats the first. All in float32.
+/// the column, and the second half repeats the first. All in float32, on the device of `rows`.
 [[nodiscard]] Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,
                                   const at::Tensor& column_frequencies);
 

@@ -388,7 +388,7 @@ TEST(Arrange, QwenWindowsAreClippedAtTheEdges) {
   const auto architecture = build(
       R"({"model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 64, "patch_size": 7, "window_size": 28}})");
   const std::vector<Grid> grids{{2, 10, 6}};
-  const Arrangement arrangement = architecture->arrange(grids);
+  const Arrangement arrangement = architecture->arrange(grids, at::kCPU);
   EXPECT_THAT(arrangement.cu_seqlens, ElementsAre(0, 60, 120));
   EXPECT_THAT(arrangement.cu_window_seqlens, ElementsAre(0, 16, 24, 40, 48, 56, 60, 76, 84, 100, 108, 116, 120));
   const auto* order = arrangement.order.const_data_ptr<int64_t>();
@@ -405,13 +405,13 @@ TEST(Arrange, GridsThatTheFamilyCannotHaveAreRefused) {
   const std::vector<Grid> slots{{2, 4, 4}};
   for (const char* config : {qwen2, qwen25})
     expect_error(ErrorCode::invalid_argument, "grid [1, 3, 4]: expected rows and columns that are multiples of 2",
-                 [&] { (void)build(config)->arrange(odd); });
+                 [&] { (void)build(config)->arrange(odd, at::kCPU); });
   for (const auto& [grids, name] : {std::pair{odd, "[1, 3, 4]"}, std::pair{slots, "[2, 4, 4]"}})
     expect_error(ErrorCode::invalid_argument,
                  "grid " + std::string(name) + ": expected t = 1 and rows and columns that are multiples of 2",
-                 [&, &refused = grids] { (void)build(mistral3)->arrange(refused); });
+                 [&, &refused = grids] { (void)build(mistral3)->arrange(refused, at::kCPU); });
   expect_error(ErrorCode::invalid_argument, "grid [2, 4, 4]: expected [1, 14, 14]",
-               [&] { (void)build(siglip)->arrange(slots); });
+               [&] { (void)build(siglip)->arrange(slots, at::kCPU); });
 }
 
 TEST(Prompt, PixtralWithoutItsTokensSaysWhatIsMissing) {

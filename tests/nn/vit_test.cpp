@@ -85,14 +85,14 @@ Tower make_tower(VitSpec spec, unsigned parts, uint64_t seed) {
                                     .up = layer(spec.width, spec.mlp_width),
                                     .down = layer(spec.mlp_width, spec.width)});
   tower.input.patches = random.normal({tokens, spec.patch_values});
-  tower.input.cu_seqlens = {0, 5, 17, 18};
+  tower.input.segments = ops::make_segments({0, 5, 17, 18}, {}, at::kCPU);
   if ((parts & positions) != 0) tower.input.positions = random.normal({tokens, spec.width});
   if ((parts & rotary) != 0) {
     const at::Tensor angles = random.normal({tokens, spec.head_dim()}, 2);
     tower.input.rotary = {angles.cos(), angles.sin()};
   }
   if ((parts & windows) != 0) {
-    tower.input.cu_window_seqlens = {0, 2, 5, 8, 11, 14, 17, 18};
+    tower.input.window_segments = ops::make_segments({0, 2, 5, 8, 11, 14, 17, 18}, {}, at::kCPU);
     spec.windowed.assign(static_cast<size_t>(spec.depth), true);
     spec.windowed[1] = false;
   }
@@ -174,7 +174,7 @@ TEST(Vit, EveryPartMatters) {
   EXPECT_GT(difference([](Tower& t) { t.input.positions = at::Tensor(); }), 1e-2);
   EXPECT_GT(difference([](Tower& t) { t.spec.windowed = {}; }), 1e-2);
   EXPECT_GT(difference([](Tower& t) { t.spec.windowed = {false, true, false}; }), 1e-2);
-  EXPECT_GT(difference([](Tower& t) { t.input.cu_seqlens = {0, 18}; }), 1e-3);
+  EXPECT_GT(difference([](Tower& t) { t.input.segments = ops::make_segments({0, 18}, {}, at::kCPU); }), 1e-3);
   EXPECT_GT(difference([](Tower& t) { t.spec.norm_before_blocks = false; }), 1e-2);
   EXPECT_GT(difference([](Tower& t) { t.spec.norm_after_blocks = false; }), 1e-2);
   EXPECT_GT(difference([](Tower& t) { std::swap(t.tensors.blocks[0].norm1, t.tensors.blocks[0].norm2); }), 1e-2);

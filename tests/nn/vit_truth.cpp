@@ -132,7 +132,7 @@ std::vector<Matrix> hidden_states_in_double(const VitSpec& spec, const VitTensor
       rotate(spec, k, input.rotary);
     }
     const bool windowed = !spec.windowed.empty() && spec.windowed[i];
-    const std::vector<int64_t>& bounds = windowed ? input.cu_window_seqlens : input.cu_seqlens;
+    const std::vector<int64_t>& bounds = windowed ? input.window_segments.bounds : input.segments.bounds;
     add(x, linear(attend(spec, q, k, linear(normed, block.v), bounds), block.proj));
     add(x, mlp(spec, norm(spec, x, block.norm2), block));
     states.push_back(x);

@@ -1,0 +1,156 @@
+#include "nn/cuda/vit_graphs.hpp"
+
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+namespace oriel::nn {
+namespace {
+
+/// Sixteen sizes an octave, in steps of 64 to 256 rows.
+int64_t rounded_rows(int64_t rows) {
+  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows)));
+  const int64_t step = std::clamp<int64_t>(octave / 16, 64, 256);
+  return (rows + step - 1) / step * step;
+}
+
+/// Room for the segments, and for those of the rows that are added.
+int64_t rounded_segments(const ops::Segments& segments, int64_t added_rows) {
+  if (segments.bounds.empty()) return 0;
+  const int64_t longest = segments.longest_possible > 0 ? segments.longest_possible : added_rows + 1;
+  const int64_t count = static_cast<int64_t>(segments.bounds.size()) - 1 + (added_rows + longest - 1) / longest;
+  return segments.longest_possible > 0 ? (count + 31) / 32 * 32
+                                       : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(count)));
+}
+
+at::Tensor room_like(const at::Tensor& x, int64_t rows) {
+  return x.defined() ? at::zeros({rows, x.size(1)}, x.options()) : at::Tensor();
+}
+
+void fill(const at::Tensor& room, const at::Tensor& x) {
+  if (x.defined()) room.narrow(0, 0, x.size(0)).copy_(x);
+}
+
+}  // namespace
+
+struct VitGraphs::Key {
+  int64_t rows = 0;
+  int64_t segments = 0;
+  int64_t windows = 0;
+  friend bool operator==(const Key&, const Key&) = default;
+};
+
+struct VitGraphs::Entry {
+  Key key;
+  VitInput input;           ///< what the graph reads; stays where it is
+  at::Tensor arranged_for;  ///< cu_seqlens of the call that the arrangement in `input` came from
+  at::Tensor features;      ///< what the graph writes
+  std::unique_ptr<at::cuda::CUDAGraph> graph;
+  bool has_run = false;
+  bool is_plain = false;  ///< capturing failed
+};
+
+struct VitGraphs::Shared {
+  at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();  ///< of all graphs: they never run at the same time
+  at::cuda::CUDAEvent done;                                    ///< behind the last use of the rooms
+};
+
+VitGraphs::VitGraphs() : shared_(std::make_unique<Shared>()) {}
+VitGraphs::~VitGraphs() = default;
+
+std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& input, const Forward& forward) {
+  const int64_t rows = input.patches.size(0);
+  const ops::AttentionShape shape{spec.heads, spec.head_dim(), input.window_segments.longest_possible};
+  if (rows == 0 || rows > most_patches || !ops::attention_can_be_captured(input.patches, shape)) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  const int64_t padded = rounded_rows(rows);
+  const Key key{padded, rounded_segments(input.segments, padded - rows),
+                rounded_segments(input.window_segments, padded - rows)};
+  Entry& entry = entry_of(key, spec, input);
+  if (entry.is_plain) return std::nullopt;
+
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+  if (shared_->done.isCreated()) shared_->done.block(stream);
+  fill(entry.input.patches, input.patches);
+  if (!entry.arranged_for.is_same(input.segments.cu_seqlens)) {
+    fill(entry.input.positions, input.positions);
+    fill(entry.input.rotary.cos, input.rotary.cos);
+    fill(entry.input.rotary.sin, input.rotary.sin);
+    fill(entry.input.rotary.turns, input.rotary.turns);
+    const ops::AttentionShape whole{spec.heads, spec.head_dim(), input.segments.longest_possible};
+    ops::refill(entry.input.segments,
+                ops::pad_segments(input.segments, key.rows, key.segments, whole, input.patches.device()));
+    if (key.windows > 0)
+      ops::refill(entry.input.window_segments,
+                  ops::pad_segments(input.window_segments, key.rows, key.windows, shape, input.patches.device()));
+    entry.arranged_for = input.segments.cu_seqlens;
+  }
+
+  at::Tensor result;
+  if (!std::exchange(entry.has_run, true)) {
+    result = forward(entry.input).narrow(0, 0, rows);
+  } else {
+    if (!entry.graph) capture(entry, forward);
+    if (entry.is_plain) return std::nullopt;
+    entry.graph->replay();
+    result = entry.features.narrow(0, 0, rows).clone();
+  }
+  shared_->done.record(stream);
+  return result;
+}
+
+VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const VitInput& input) {
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
+  if (found != entries_.end()) {
+    entries_.splice(entries_.begin(), entries_, found);
+    return entries_.front();
+  }
+  if (entries_.size() >= most_graphs) {
+    shared_->done.synchronize();  // its rooms may be in use
+    entries_.pop_back();
+  }
+  const c10::Device device = input.patches.device();
+  Entry entry;
+  entry.key = key;
+  entry.input.patches = room_like(input.patches, key.rows);
+  entry.input.positions = room_like(input.positions, key.rows);
+  entry.input.rotary = {room_like(input.rotary.cos, key.rows), room_like(input.rotary.sin, key.rows),
+                        room_like(input.rotary.turns, key.rows)};
+  const ops::AttentionShape whole{spec.heads, spec.head_dim(), input.segments.longest_possible};
+  entry.input.segments = ops::pad_segments(input.segments, key.rows, key.segments, whole, device);
+  if (key.windows > 0)
+    entry.input.window_segments =
+        ops::pad_segments(input.window_segments, key.rows, key.windows,
+                          {spec.heads, spec.head_dim(), input.window_segments.longest_possible}, device);
+  entries_.push_front(std::move(entry));
+  return entries_.front();
+}
+
+/// Other threads may go on allocating and launching meanwhile. What fails here, fails for good: the size runs plainly.
+void VitGraphs::capture(Entry& entry, const Forward& forward) {
+  auto graph = std::make_unique<at::cuda::CUDAGraph>();
+  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+  try {
+    graph->capture_begin(shared_->pool, cudaStreamCaptureModeThreadLocal);
+    try {
+      entry.features = forward(entry.input);
+    } catch (...) {
+      graph->capture_end();
+      throw;
+    }
+    graph->capture_end();
+    entry.graph = std::move(graph);
+  } catch (const std::exception&) {
+    (void)cudaGetLastError();
+    entry.features.reset();
+    entry.is_plain = true;
+  }
+}
+
+}  // namespace oriel::nn

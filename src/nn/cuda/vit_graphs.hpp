@@ -1,0 +1,47 @@
+#pragma once
+// A small picture's tower is some two hundred launches of a few microseconds each: the host can't keep up. A CUDA graph
+// launches them all at once.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "nn/vit.hpp"
+
+namespace oriel::nn {
+
+/// The graphs of one tower on one GPU: one for every size that inputs are rounded up to, by rows that belong to no
+/// picture; the least recently used one gives way when there are `most_graphs`. The first input of a size runs plainly
+/// (it may time matrix products), the second one is captured, later ones are replayed. Safe from many threads; replays
+/// of one tower run one after the other on the GPU.
+class VitGraphs {
+ public:
+  static constexpr size_t most_graphs = 8;
+  static constexpr int64_t most_patches = 4096;  ///< of a call: larger ones keep the GPU busy by themselves
+
+  using Forward = std::function<at::Tensor(VitInput)>;  ///< features [T, width * feature_layers]
+
+  VitGraphs();
+  ~VitGraphs();
+
+  /// The features of `input`, enqueued on the current stream, or nothing if this input is to be run plainly.
+  [[nodiscard]] std::optional<at::Tensor> run(const VitSpec& spec, const VitInput& input, const Forward& forward);
+
+ private:
+  struct Key;
+  struct Entry;
+  struct Shared;
+
+  Entry& entry_of(const Key& key, const VitSpec& spec, const VitInput& input);
+  void capture(Entry& entry, const Forward& forward);
+
+  std::mutex mutex_;
+  std::list<Entry> entries_;  ///< most recently used first
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace oriel::nn

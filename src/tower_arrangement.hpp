@@ -1,0 +1,45 @@
+#pragma once
+// Where patches of one call belong: order, positions and segments, on the tower's device.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <oriel/types.hpp>
+#include <vector>
+
+#include "nn/vit.hpp"
+
+namespace oriel {
+
+/// What a call needs beside its patches; depends on the grids alone.
+struct PlacedArrangement {
+  at::Tensor order;    ///< as arch::Arrangement::order
+  nn::VitInput input;  ///< without patches
+};
+
+/// The arrangements of the last few small calls on a GPU, where making one takes the host longer than a small tower
+/// takes the GPU. Safe from many threads; those of one stream are not seen by another, which would have to wait for
+/// them.
+class ArrangementCache {
+ public:
+  static constexpr size_t most = 4;
+  static constexpr int64_t most_patches = 8192;  ///< of a call
+
+  using Make = std::function<PlacedArrangement()>;
+  [[nodiscard]] std::shared_ptr<const PlacedArrangement> get(const std::vector<Grid>& grids, int64_t stream,
+                                                             const Make& make);
+
+ private:
+  struct Entry {
+    std::vector<Grid> grids;
+    int64_t stream;
+    std::shared_ptr<const PlacedArrangement> arrangement;
+  };
+  std::mutex mutex_;
+  std::list<Entry> entries_;  ///< most recently used first
+};
+
+}  // namespace oriel
