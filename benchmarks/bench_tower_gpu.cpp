@@ -1,0 +1,115 @@
+// bench_tower_gpu: patches in device memory to rows in device memory, for packed calls of any sizes.
+#include <ATen/ops/randn.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <oriel/torch.hpp>
+#include <sstream>
+
+#include "bench.hpp"
+
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string dtype = "bfloat16";
+  std::vector<std::string> calls;
+  int warm_up = 4;
+  int repeats = 20;
+};
+
+void add_options(CLI::App& app, Arguments& arguments) {
+  app.add_option("--model", arguments.model, "Hugging Face checkpoint directory")->required();
+  app.add_option("--dtype", arguments.dtype, "bfloat16, float16 or float32 (default: bfloat16)")
+      ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
+  app.add_option("--call", arguments.calls,
+                 "pictures of one call, such as 1024x768,640x480 (width x height); repeatable")
+      ->required();
+  app.add_option("--warm-up", arguments.warm_up, "untimed runs of each call (default: 4)")->check(CLI::Range(1, 1000));
+  app.add_option("--repeats", arguments.repeats, "timed runs of each call (default: 20)")
+      ->check(CLI::Range(1, 1'000'000));
+}
+
+oriel::DType dtype_of(const std::string& name) {
+  if (name == "float32") return oriel::DType::float32;
+  return name == "float16" ? oriel::DType::float16 : oriel::DType::bfloat16;
+}
+
+std::vector<oriel::Size> sizes_of(const std::string& call) {
+  std::vector<oriel::Size> sizes;
+  std::istringstream text(call);
+  for (std::string one; std::getline(text, one, ',');) {
+    oriel::Size size;
+    char times = 0;
+    std::istringstream part(one);
+    if (!(part >> size.width >> times >> size.height) || times != 'x')
+      throw std::invalid_argument("--call: expected such as 1024x768, got " + one);
+    sizes.push_back(size);
+  }
+  return sizes;
+}
+
+/// Random patches on the GPU for pictures of these sizes.
+oriel::Patches make_patches(const oriel::VisionTower& tower, const std::vector<oriel::Size>& sizes,
+                            at::ScalarType dtype) {
+  oriel::Patches patches;
+  int64_t rows = 0;
+  for (const oriel::Size size : sizes) {
+    const oriel::ImagePlan plan = tower.plan(size);
+    rows += plan.grid.patches();
+    patches.images.push_back({.grid = plan.grid, .original = size, .resized = plan.resized, .name = "random"});
+  }
+  const int64_t values = 3 * tower.patch_size() * tower.patch_size() * (tower.has_video() ? 2 : 1);
+  patches.values = oriel::from_torch(at::randn({rows, values}, at::dtype(dtype).device(at::kCUDA)));
+  return patches;
+}
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+
+void bench_call(const oriel::VisionTower& tower, const Arguments& arguments, const std::string& call) {
+  const at::ScalarType dtype = arguments.dtype == "float32"   ? at::kFloat
+                               : arguments.dtype == "float16" ? at::kHalf
+                                                              : at::kBFloat16;
+  const oriel::Patches patches = make_patches(tower, sizes_of(call), dtype);
+  const auto encode = [&] {
+    auto rows = tower.encode(patches, {.embeddings_cpu = false});
+    check(cudaDeviceSynchronize());
+    return rows;
+  };
+  const double first_ms = bench::timed(encode).second;
+  for (int i = 1; i < arguments.warm_up; ++i) encode();
+  namespace allocator = c10::cuda::CUDACachingAllocator;
+  const auto peak = [] {
+    return allocator::getDeviceStats(0)
+        .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+  };
+  allocator::resetPeakStats(0);
+  const int64_t before = peak().current;
+  std::vector<double> ms;
+  for (int i = 0; i < arguments.repeats; ++i) ms.push_back(bench::timed(encode).second);
+  bench::JsonLine()
+      .add("family", tower.family())
+      .add("call", call)
+      .add("dtype", arguments.dtype)
+      .add("patches", patches.values.size(0))
+      .add("working_bytes", peak().peak - before)
+      .add("first_ms", std::vector{first_ms})
+      .add("ms", ms)
+      .print();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Times encoding packed pictures on a GPU, patches to rows, each call waited for.", "bench_tower_gpu"};
+  Arguments arguments;
+  add_options(app, arguments);
+  return run_program(app, argc, argv, [&] {
+    const auto tower = oriel::VisionTower::load(arguments.model,
+                                                {.device = oriel::Device::cuda(), .dtype = dtype_of(arguments.dtype)});
+    for (const std::string& call : arguments.calls) bench_call(tower, arguments, call);
+  });
+}

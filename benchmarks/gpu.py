@@ -1,0 +1,258 @@
+"""Towers on a GPU: oriel against transformers, eager and compiled, patches to rows, both in device memory.
+
+    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--peers eager compile] [--cases NAME...] [--out FILE.jsonl]
+
+Writes random weights in the released sizes, checks first that our rows are as near to the float32 truth as those of
+transformers, then prints one table of medians and ratios; --out gets every figure as JSON lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import cases
+
+sys.path.insert(0, str(cases.ROOT / "tests" / "goldens"))
+
+MIX_16 = [(1024, 1024), (768, 512), (512, 768), (336, 336), (640, 1024), (1024, 256), (896, 896), (480, 640)]
+MIX_14 = [(1008, 1008), (756, 504), (504, 756), (336, 336), (644, 1008), (1008, 252), (896, 896), (476, 644)]
+
+
+def squares(*sides: int) -> dict[str, list[tuple[int, int]]]:
+    return {f"{side}": [(side, side)] for side in sides}
+
+
+QWEN_CASES = {**squares(252, 504, 1008, 1792), "8 x 1008": [(1008, 1008)] * 8, "mix8": MIX_14}
+# tower -> call -> pictures (width, height) in pixels; what ../docs/performance.md reports
+TOWERS = {
+    "pixtral": {**squares(256, 512, 1024), "8 x 1024": [(1024, 1024)] * 8, "mix8": MIX_16},
+    "qwen2_vl": QWEN_CASES,
+    "qwen2_5_vl": QWEN_CASES,
+    "gemma3": {"896": [(896, 896)], "8 x 896": [(896, 896)] * 8},
+}
+# Of a call, in ms on one H100: what has to be reached, and what is aimed at. Judge by ratios within a run.
+TARGETS = {
+    "pixtral": {"256": (1.4, 0.9), "512": (2.6, 2.0), "1024": (10.8, 8.6), "8 x 1024": (83, 68), "mix8": (35, 28.5)},
+    "qwen2_vl": {"252": (2.1, 1.4), "504": (4.9, 3.8), "1008": (24, 19.3), "1792": (135, 110), "8 x 1008": (180, 145),
+                 "mix8": (73, 59)},
+    "qwen2_5_vl": {"252": (2.1, 1.4), "504": (4.6, 3.5), "1008": (16.2, 13.2), "1792": (54, 43.6), "8 x 1008": (116, 93),
+                   "mix8": (55, 44)},
+    "gemma3": {"896": (12, 9.6), "8 x 896": (86, 70)},
+}  # fmt: skip
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def make_checkpoint(name: str, directory: Path) -> Path:
+    """Random weights, stored in bfloat16, so that both sides compute from the same values."""
+    import torch
+    from checkpoint_writer import Checkpoint, write_checkpoint
+
+    if not (directory / "model.safetensors").exists():
+        say(f"making random weights of {name}")
+        config, files, tokenizer = cases.checkpoint(name, quick=False)
+        write_checkpoint(Checkpoint(config, files, tokenizer, dtype=torch.bfloat16), directory, cases.SEED)
+    return directory
+
+
+class Peer:
+    """transformers' tower on the GPU."""
+
+    def __init__(self, name: str, directory: Path):
+        import torch
+        import transformers
+        from checkpoint_writer import model_class
+
+        self.torch, self.directory = torch, directory
+        self.config = transformers.AutoConfig.from_pretrained(directory)
+        self.kind = model_class(self.config.model_type)
+        self.is_qwen = self.config.model_type.startswith("qwen")
+        self.patch = self.config.vision_config.patch_size
+
+    def load(self, dtype) -> None:
+        self.model = self.kind.from_pretrained(self.directory, dtype=dtype, attn_implementation="sdpa").eval().cuda()
+        self.dtype = dtype
+
+    def inputs(self, pictures: list[tuple[int, int]], seed: int = 0) -> dict:
+        """Random pixels as the processor would hand them over, on the GPU."""
+        torch = self.torch
+        generator = torch.Generator("cuda").manual_seed(seed)
+        draw = lambda *shape: torch.randn(*shape, generator=generator, device="cuda").to(self.dtype)  # noqa: E731
+        if self.is_qwen:
+            grids = [(1, h // self.patch, w // self.patch) for w, h in pictures]
+            values = 3 * 2 * self.patch**2
+            return {"pixel_values": draw(sum(h * w for _, h, w in grids), values),
+                    "image_grid_thw": torch.tensor(grids, device="cuda")}  # fmt: skip
+        height, width = max(h for _, h in pictures), max(w for w, _ in pictures)
+        result = {"pixel_values": draw(len(pictures), 3, height, width)}
+        if self.config.model_type in ("llava", "mistral3"):
+            result["image_sizes"] = torch.tensor([(h, w) for w, h in pictures], device="cuda")
+        return result
+
+    def features(self, inputs: dict):
+        with self.torch.inference_mode():
+            return self.model.get_image_features(**inputs).pooler_output
+
+    def of_picture(self, picture: Path):
+        """Rows of a picture through the processor, float32 on the host."""
+        import transformers
+        from PIL import Image
+
+        process = transformers.AutoImageProcessor.from_pretrained(self.directory)
+        inputs = {k: v.cuda() for k, v in process(images=[Image.open(picture)], return_tensors="pt").items()
+                  if hasattr(v, "cuda")}  # fmt: skip
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        return self.features(inputs)[0].float().cpu()
+
+    def drop(self) -> None:
+        self.model = None
+        gc.collect()
+        self.torch.cuda.empty_cache()
+
+
+def timed(torch, work, warm_up: int, repeats: int) -> list[float]:
+    for _ in range(warm_up):
+        work()
+    torch.cuda.synchronize()
+    ms = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        ms.append(1000 * (time.perf_counter() - begin))
+    return ms
+
+
+def measure_peers(name: str, peer: Peer, peers: list[str], calls: dict, repeats: int) -> dict:
+    """call -> peer -> milliseconds; a peer that fails is left out with a line on stderr."""
+    torch = peer.torch
+    results: dict = {call: {} for call in calls}
+    for call, pictures in calls.items():
+        inputs = peer.inputs(pictures)
+        for kind in peers:
+            try:
+                work = peer.features
+                if kind == "compile":
+                    torch._dynamo.reset()
+                    mode = "default" if name == "qwen2_5_vl" else "reduce-overhead"
+                    work = torch.compile(peer.features, mode=mode, dynamic=False)
+                results[call][kind] = timed(torch, lambda: work(inputs), 3, repeats)
+            except Exception as error:  # whatever the peer raises, such as out of memory
+                say(f"{name} {call} {kind}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            gc.collect()
+            torch.cuda.empty_cache()
+    return results
+
+
+def measure_ours(build: Path, directory: Path, calls: dict, dtype: str, repeats: int) -> dict:
+    command = [build / "benchmarks" / "bench_tower_gpu", "--model", directory, "--dtype", dtype, "--repeats", repeats]
+    texts = {",".join(f"{w}x{h}" for w, h in pictures): call for call, pictures in calls.items()}
+    for text in texts:
+        command += ["--call", text]
+    output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {texts[line["call"]]: line for line in map(json.loads, output.splitlines())}
+
+
+def exactness(build: Path, directory: Path, peer: Peer, picture: Path, scratch: Path) -> dict:
+    """Relative distance (norm over norm) from transformers' float32 rows, ours and its own, on one picture."""
+    torch = peer.torch
+    from safetensors.torch import load_file
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    peer.load(torch.float32)
+    truth = peer.of_picture(picture)
+    peer.drop()
+    distance = lambda rows: float((rows.double() - truth.double()).norm() / truth.double().norm())  # noqa: E731
+    result = {}
+    for dtype in ("float32", "bfloat16", "float16"):
+        out = scratch / "rows.safetensors"
+        command = [build / "examples" / "embed_image", "--model", directory, "--device", "cuda", "--dtype", dtype]
+        command += ["--out", out, picture]
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+        rows = load_file(out)["embeddings.0"].float()
+        result[dtype] = distance(rows)
+        if dtype == "float32":
+            result["float32, of the scale"] = float((rows - truth).abs().max() / truth.abs().max())
+        else:
+            peer.load(getattr(torch, dtype))
+            result[f"transformers {dtype}"] = distance(peer.of_picture(picture))
+            peer.drop()
+    return result
+
+
+def table(results: list[dict]) -> str:
+    columns = ["tower", "call", "patches", "oriel ms", "+-%", "eager ms", "compile ms", "eager /", "compile /", "must",
+               "goal", "of goal", "MiB"]  # fmt: skip
+    rows = []
+    for line in results:
+        ours = statistics.median(line["oriel"]["ms"])
+        spread = 100 * (max(line["oriel"]["ms"]) - min(line["oriel"]["ms"])) / 2 / ours
+        peers = {kind: statistics.median(ms) for kind, ms in line["peers"].items()}
+        must, goal = TARGETS[line["tower"]][line["call"]]
+        show = lambda kind: f"{peers[kind]:.2f}" if kind in peers else "-"  # noqa: E731
+        ratio = lambda kind: f"{peers[kind] / ours:.2f}" if kind in peers else "-"  # noqa: E731
+        rows.append([line["tower"], line["call"], str(line["oriel"]["patches"]), f"{ours:.2f}", f"{spread:.0f}",
+                     show("eager"), show("compile"), ratio("eager"), ratio("compile"),
+                     f"{must}{'' if ours <= must else ' !'}", f"{goal}", f"{ours / goal:.2f}",
+                     f"{line['oriel']['working_bytes'] / 2**20:.0f}"])  # fmt: skip
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [columns, *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, required=True, help="build folder with ORIEL_CUDA and the benchmarks")
+    parser.add_argument("--checkpoints", type=Path, default=Path("build/gpu-checkpoints"), help="kept between runs")
+    parser.add_argument("--towers", nargs="+", choices=list(TOWERS), default=list(TOWERS))
+    parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
+    parser.add_argument("--cases", nargs="+", help="calls by name (default: all)")
+    parser.add_argument("--compile-cases", nargs="+", help="calls that the compiled peer runs, too (default: all)")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--skip-exactness", action="store_true")
+    parser.add_argument("--out", type=Path, help="JSON lines")
+    arguments = parser.parse_args()
+
+    results = []
+    for name in arguments.towers:
+        directory = make_checkpoint(name, arguments.checkpoints / name)
+        calls = {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+        peer = Peer(name, directory)
+        close = {}
+        if not arguments.skip_exactness:
+            picture = arguments.checkpoints / "picture.bmp"
+            cases.write_picture((700, 500), picture)
+            close = exactness(arguments.build, directory, peer, picture, arguments.checkpoints)
+            say(f"{name}: distance from float32: " + ", ".join(f"{k} {v:.2e}" for k, v in close.items()))
+        peers: dict = {}
+        if arguments.peers:
+            peer.load(peer.torch.bfloat16)
+            for kind in arguments.peers:
+                some = calls if kind == "eager" or not arguments.compile_cases else {
+                    k: v for k, v in calls.items() if k in arguments.compile_cases}  # fmt: skip
+                for call, ms in measure_peers(name, peer, [kind], some, arguments.repeats).items():
+                    peers.setdefault(call, {}).update(ms)
+            peer.drop()
+        ours = measure_ours(arguments.build, directory, calls, "bfloat16", arguments.repeats)
+        results += [{"tower": name, "call": call, "oriel": ours[call], "peers": peers.get(call, {}), "exactness": close}
+                    for call in calls]  # fmt: skip
+        print(table([line for line in results if line["tower"] == name]), flush=True)
+    if arguments.out:
+        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results))
+    print("\n" + table(results))
+
+
+if __name__ == "__main__":
+    main()
