@@ -1,0 +1,250 @@
+// The ops on a GPU against their references in float64 on the CPU: every kernel, all dtypes, odd sizes.
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_norm.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "ops/activation.hpp"
+#include "ops/attention.hpp"
+#include "ops/linear.hpp"
+#include "ops/norm.hpp"
+#include "ops/patch_merge.hpp"
+#include "ops/rotary.hpp"
+
+namespace oriel::ops {
+namespace {
+
+const std::vector<at::ScalarType> dtypes{at::kFloat, at::kBFloat16, at::kHalf};
+const std::vector<at::ScalarType> short_dtypes{at::kBFloat16, at::kHalf};
+
+/// Half a unit in the last place of a dtype, relative: what one rounding of the result may cost, with some room for
+/// sums.
+double tolerance(at::ScalarType dtype) {
+  if (dtype == at::kBFloat16) return 4e-3;
+  return dtype == at::kHalf ? 5e-4 : 2e-6;
+}
+
+class OpsOnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
+      GTEST_SKIP() << "no GPU with a working driver was found";
+    at::globalContext().setAllowTF32CuBLAS(false);
+  }
+
+  /// Normal values, rounded to `dtype`: the same on both sides.
+  static at::Tensor draw(std::vector<int64_t> shape, at::ScalarType dtype) {
+    return at::randn(shape, at::kFloat).to(dtype);
+  }
+  static at::Tensor wide(const at::Tensor& x) { return x.to(at::kCPU).to(at::kDouble); }
+
+  /// Norm over norm.
+  static double distance(const at::Tensor& ours, const at::Tensor& truth) {
+    EXPECT_EQ(ours.sizes(), truth.sizes());
+    return ((wide(ours) - truth).norm() / truth.norm()).item<double>();
+  }
+  c10::InferenceMode guard_;
+};
+
+TEST_F(OpsOnGpu, NormsEqualTheDefinitionAtEveryWidth) {
+  for (const at::ScalarType dtype : dtypes)
+    for (const int64_t width : {1, 7, 8, 72, 250, 256, 1000, 1024, 1152, 1280, 1536, 2048, 2056, 5120})
+      for (const int64_t rows : {1, 3, 257}) {
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(width));
+        const at::Tensor x = draw({rows, width}, dtype) * 3 + 1;
+        const at::Tensor weight = draw({width}, dtype);
+        const at::Tensor bias = draw({width}, dtype);
+        const at::Tensor d = x.to(at::kDouble);
+        const at::Tensor mean = d.mean(-1, true);
+        const at::Tensor variance = (d - mean).square().mean(-1, true);
+        const at::Tensor layer = (d - mean) / (variance + 1e-6).sqrt() * wide(weight) + wide(bias);
+        EXPECT_LT(distance(layer_norm(x.cuda(), weight.cuda(), bias.cuda(), 1e-6), layer), tolerance(dtype));
+        const at::Tensor unit = d / (d.square().mean(-1, true) + 1e-6).sqrt();
+        EXPECT_LT(distance(rms_norm(x.cuda(), weight.cuda(), 1e-6), unit * wide(weight)), tolerance(dtype));
+        EXPECT_LT(distance(rms_norm_offset(x.cuda(), weight.cuda(), 1e-6), unit * (1 + wide(weight))),
+                  tolerance(dtype));
+      }
+}
+
+TEST_F(OpsOnGpu, NanStaysInItsRow) {
+  at::Tensor x = draw({9, 1280}, at::kBFloat16);
+  x[4][77] = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor y = rms_norm(x.cuda(), at::ones({1280}, at::kBFloat16).cuda(), 1e-6).cpu();
+  for (int64_t row = 0; row < 9; ++row) EXPECT_EQ(y[row].isnan().any().item<bool>(), row == 4);
+}
+
+TEST_F(OpsOnGpu, ActivationsFollowTheirFormulas) {
+  for (const at::ScalarType dtype : dtypes)
+    for (const Activation activation :
+         {Activation::relu, Activation::silu, Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu})
+      for (const int64_t width : {1, 13, 8192}) {
+        SCOPED_TRACE(static_cast<int>(activation));
+        // An identity product, so that the activation is all that acts, inside the product or behind it.
+        const at::Tensor x = draw({5, width}, dtype) * 4;
+        if (width > 1000) {
+          const at::Tensor truth = activate(x.to(at::kDouble), activation);
+          const Linear identity(at::ones({1, 1}, dtype).cuda(), {});
+          const at::Tensor ours = identity(x.reshape({-1, 1}).cuda(), activation).reshape({5, width});
+          EXPECT_LT(distance(ours, truth), tolerance(dtype) + (activation == Activation::gelu_tanh ? 1e-4 : 0));
+        }
+        const at::Tensor gate = draw({7, 32}, dtype);
+        const at::Tensor up = draw({7, 32}, dtype);
+        const at::Tensor in = draw({width, 32}, dtype);
+        const GatedLinear gated(Linear(gate.cuda(), {}), Linear(up.cuda(), {}));
+        const at::Tensor both = gated(in.cuda(), activation);
+        ASSERT_EQ(both.size(1), 8);  // 7, rounded up
+        const at::Tensor g = at::matmul(wide(in), wide(gate).t()).to(dtype).to(at::kDouble);
+        const at::Tensor u = at::matmul(wide(in), wide(up).t()).to(dtype).to(at::kDouble);
+        // Sums that fall between two values of the dtype may round either way.
+        EXPECT_LT(distance(both.narrow(1, 0, 7), activate(g, activation) * u), 4 * tolerance(dtype));
+        EXPECT_EQ(both.narrow(1, 7, 1).abs().max().item<float>(), 0.0F);
+      }
+}
+
+TEST_F(OpsOnGpu, LinearTakesAnyShapeBiasAndResidual) {
+  for (const at::ScalarType dtype : dtypes)
+    for (const auto& [rows, in, out] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
+             {1, 8, 8}, {1, 588, 1152}, {3, 33, 17}, {197, 72, 216}, {1000, 1024, 3072}, {31, 3420, 1280}}) {
+      SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(in) + " x " + std::to_string(out));
+      const at::Tensor x = draw({rows, in}, dtype);
+      const at::Tensor weight = draw({out, in}, dtype);
+      const at::Tensor bias = draw({out}, dtype);
+      const at::Tensor residual = draw({rows, out}, dtype);
+      const Linear linear(weight.cuda(), bias.cuda());
+      const at::Tensor product = at::matmul(wide(x), wide(weight).t()) + wide(bias);
+      EXPECT_LT(distance(linear(x.cuda()), product), tolerance(dtype));
+      EXPECT_LT(distance(linear(x.cuda()), product), tolerance(dtype)) << "with the algorithm that was chosen";
+      EXPECT_LT(distance(linear(x.cuda(), Activation::gelu_tanh), activate(product, Activation::gelu_tanh)),
+                2 * tolerance(dtype));
+      EXPECT_LT(distance(linear.add_to(residual.cuda(), x.cuda()), product + wide(residual)), tolerance(dtype));
+      EXPECT_LT(distance(Linear(weight.cuda(), {})(x.cuda()), product - wide(bias)), tolerance(dtype));
+    }
+}
+
+TEST_F(OpsOnGpu, RotationTurnsQueryAndKeyWhereTheyLieAndScalesTheQuery) {
+  for (const at::ScalarType dtype : dtypes)
+    for (const int64_t head_dim : {8, 64, 72, 80, 128})
+      for (const int64_t tokens : {1, 61}) {
+        SCOPED_TRACE(head_dim);
+        const at::Tensor rows = at::randint(40, {tokens}, at::kLong);
+        const at::Tensor columns = at::randint(40, {tokens}, at::kLong);
+        const at::Tensor frequencies = inverse_frequencies(10000.0, head_dim / 2);
+        const Rotary on_cpu = axial_rotary(rows, columns, frequencies, frequencies);
+        const Rotary on_gpu = axial_rotary(rows.cuda(), columns.cuda(), frequencies, frequencies);
+        const at::Tensor qkv = draw({tokens, 3, 5, head_dim}, dtype);
+        const at::Tensor turned = qkv.cuda();
+        EXPECT_EQ(rotate_query_key(turned, on_gpu, RotaryPrecision::float32, 0.3), 0.3);
+        const Rotary precise{on_cpu.cos.to(at::kDouble), on_cpu.sin.to(at::kDouble)};
+        const auto truth = [&](int64_t part) {
+          const at::Tensor x = wide(qkv.select(1, part));
+          const int64_t half = head_dim / 2;
+          const at::Tensor other = at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
+          return x * precise.cos.unsqueeze(1) + other * precise.sin.unsqueeze(1);
+        };
+        EXPECT_LT(distance(turned.select(1, 0), 0.3 * truth(0)), tolerance(dtype));
+        EXPECT_LT(distance(turned.select(1, 1), truth(1)), tolerance(dtype));
+        EXPECT_TRUE(turned.select(1, 2).cpu().equal(qkv.select(1, 2)));
+      }
+}
+
+TEST_F(OpsOnGpu, PoolingAndMergingEqualTheCpu) {
+  for (const at::ScalarType dtype : dtypes) {
+    for (const auto& [side, k] : std::vector<std::pair<int64_t, int64_t>>{{64, 4}, {7, 2}, {5, 5}, {3, 1}}) {
+      const at::Tensor x = draw({2 * side * side, 24}, dtype);
+      EXPECT_LT(distance(average_pool(x.cuda(), side, k), average_pool(x.to(at::kDouble), side, k)), tolerance(dtype));
+    }
+    for (const auto& [h, w, m] :
+         std::vector<std::tuple<int64_t, int64_t, int64_t>>{{4, 6, 2}, {2, 2, 2}, {9, 3, 3}, {5, 7, 1}}) {
+      const at::Tensor x = draw({h * w, 40}, dtype);
+      EXPECT_TRUE(merge_raster_patches(x.cuda(), h, w, m).cpu().equal(merge_raster_patches(x, h, w, m)));
+    }
+  }
+}
+
+struct AttentionCase {
+  std::vector<int64_t> bounds;
+  int64_t longest_possible = 0;
+};
+
+const std::vector<AttentionCase> attention_cases{
+    {{0, 1}},         {{0, 64}},          {{0, 1, 3, 20, 84}}, {{0, 1009}},
+    {{0, 700, 1401}}, {{0, 64, 128}, 64}, {{0, 1, 4, 68}, 64}, {{0, 36, 100, 101, 130}, 64},
+};
+
+/// Without a table: a rotation is tested apart.
+at::Tensor attend(const at::Tensor& qkv, const AttentionCase& c, bool rotated) {
+  const auto tokens = qkv.size(0);
+  const auto head_dim = qkv.size(3);
+  Rotary rotary;
+  if (rotated) {
+    const at::Tensor at_zero = at::zeros({tokens}, at::dtype(at::kLong).device(qkv.device()));
+    const at::Tensor frequencies = inverse_frequencies(10000.0, head_dim / 2);
+    rotary = axial_rotary(at_zero, at_zero, frequencies, frequencies);  // turns nothing, but folds the scale in
+  }
+  const Segments segments = make_segments(c.bounds, {qkv.size(2), head_dim, c.longest_possible}, qkv.device());
+  return rotary_attention(qkv.clone(), rotary, RotaryPrecision::float32, segments);
+}
+
+TEST_F(OpsOnGpu, AttentionEqualsTheDefinitionForEveryHeadAndSegment) {
+  for (const at::ScalarType dtype : dtypes)
+    for (const int64_t head_dim : {8, 20, 64, 72, 80, 128})
+      for (const AttentionCase& c : attention_cases)
+        for (const bool rotated : {false, true}) {
+          if (rotated && head_dim % 8 != 0) continue;
+          SCOPED_TRACE(std::to_string(head_dim) + " to " + std::to_string(c.bounds.back()));
+          const at::Tensor qkv = draw({c.bounds.back(), 3, 3, head_dim}, dtype);
+          const at::Tensor d = qkv.to(at::kDouble);
+          const at::Tensor truth = attention_reference(d.select(1, 0), d.select(1, 1), d.select(1, 2), c.bounds,
+                                                       1 / std::sqrt(static_cast<double>(head_dim)));
+          // Probabilities are rounded before the second product, as in every flash attention.
+          EXPECT_LT(distance(attend(qkv.cuda(), c, rotated), truth),
+                    dtype == at::kFloat ? 2e-5 : 1.5 * tolerance(dtype));
+        }
+}
+
+TEST_F(OpsOnGpu, SegmentsAreIsolatedAndPackedEqualsSingle) {
+  for (const at::ScalarType dtype : short_dtypes)
+    for (const int64_t head_dim : {64, 72, 80}) {
+      const at::Tensor qkv = draw({900, 3, 2, head_dim}, dtype).cuda();
+      qkv.narrow(0, 333, 200).fill_(std::numeric_limits<float>::quiet_NaN());
+      const at::Tensor packed = attend(qkv, {{0, 333, 533, 900}}, false);
+      EXPECT_TRUE(packed.narrow(0, 0, 333).equal(attend(qkv.narrow(0, 0, 333), {{0, 333}}, false)));
+      EXPECT_TRUE(packed.narrow(0, 533, 367).equal(attend(qkv.narrow(0, 533, 367), {{0, 367}}, false)));
+    }
+}
+
+TEST_F(OpsOnGpu, PaddedSegmentsGiveTheSameRows) {
+  const at::Tensor qkv = draw({320, 3, 2, 80}, at::kBFloat16).cuda();
+  for (const AttentionCase& c : {AttentionCase{{0, 100, 250}}, AttentionCase{{0, 64, 100, 150, 214, 250}, 64}}) {
+    const AttentionShape shape{2, 80, c.longest_possible};
+    const Segments segments = make_segments(c.bounds, shape, qkv.device());
+    const Segments padded = pad_segments(segments, 320, 32, shape, qkv.device());
+    const auto run = [&](const at::Tensor& x, const Segments& s) {
+      return rotary_attention(x.clone(), {}, RotaryPrecision::float32, s);
+    };
+    const at::Tensor alone = run(qkv.narrow(0, 0, 250), segments);
+    EXPECT_TRUE(run(qkv, padded).narrow(0, 0, 250).equal(alone));
+    Segments other = pad_segments(make_segments({0, 30, 60}, shape, qkv.device()), 320, 32, shape, qkv.device());
+    refill(other, padded);
+    EXPECT_TRUE(run(qkv, other).narrow(0, 0, 250).equal(alone));
+  }
+}
+
+}  // namespace
+}  // namespace oriel::ops
