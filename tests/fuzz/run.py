@@ -157,7 +157,8 @@ def report(arguments):
 
 
 def minimize(arguments, target, scratch):
-    """Keeps inputs that reach something new, the smallest first, up to LARGEST_CORPUS bytes."""
+    """Keeps inputs that reach something new, the smallest first, up to LARGEST_CORPUS bytes. Inputs with a name of their
+    own stay."""
     committed = HERE / "corpus" / target
     grown = arguments.build / "corpora" / target
     with tempfile.TemporaryDirectory(dir=scratch) as merged:
@@ -167,7 +168,8 @@ def minimize(arguments, target, scratch):
         total = 0
         committed.mkdir(parents=True, exist_ok=True)
         for old in committed.iterdir():
-            old.unlink()
+            if re.fullmatch(r"[0-9a-f]{16}", old.name):
+                old.unlink()
         for path in sorted(pathlib.Path(merged).iterdir(), key=lambda file: (file.stat().st_size, file.name)):
             total += path.stat().st_size
             if total > LARGEST_CORPUS:

@@ -1,5 +1,6 @@
 // Resizing, differentially: every set of instructions that this processor has against plain C++, in one piece and in
-// two, bit for bit. The input chooses sizes, filter, arithmetic and strides; the rest of it are pixels.
+// two, in either order, bit for bit. The input chooses sizes, filter, arithmetic and strides; the rest of it are
+// pixels.
 #include <cstring>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct Case {
   Size to;
   int64_t padding;  ///< bytes behind a row of the source, and of the target
   bool upside_down;
-  int64_t cut;  ///< the target's rows are made in two pieces, [0, cut) and the rest
+  int64_t cut;        ///< the target's rows are made in two pieces, [0, cut) and the rest
+  bool bottom_first;  ///< the second piece first
 
   [[nodiscard]] int64_t source_stride() const { return 3 * from.width + padding; }
   [[nodiscard]] int64_t target_stride() const { return 3 * to.width + padding; }
@@ -47,6 +49,7 @@ Case read_case(fuzz::Reader& input) {
   if (flags % 8 == 4) made.to.height = made.from.height;
   made.padding = flags / 8 % 4;
   made.upside_down = flags / 32 % 2 == 1;
+  made.bottom_first = flags / 64 % 2 == 1;
   made.cut = input.in(0, made.to.height);
   return made;
 }
@@ -70,8 +73,12 @@ std::vector<uint8_t> resized(const Case& made, const std::vector<uint8_t>& sourc
   std::vector<uint8_t> target(static_cast<size_t>(stride * (made.to.height - 1) + 3 * made.to.width), untouched);
   const ResizePlan plan(made.from, made.to, made.filter, made.arithmetic, simd);
   RowResizer rows(plan, view);
-  if (cut > 0) rows.write_rows(0, cut, target.data(), stride);
-  if (cut < made.to.height) rows.write_rows(cut, made.to.height, target.data() + cut * stride, stride);
+  const auto write = [&](int64_t begin, int64_t end) {
+    if (begin < end) rows.write_rows(begin, end, target.data() + begin * stride, stride);
+  };
+  if (made.bottom_first) write(cut, made.to.height);
+  write(0, cut);
+  if (!made.bottom_first) write(cut, made.to.height);
   for (int64_t y = 0; y + 1 < made.to.height; ++y)
     for (int64_t i = 3 * made.to.width; i < stride; ++i)
       require(target[static_cast<size_t>(y * stride + i)] == untouched, "bytes between rows are left alone");
