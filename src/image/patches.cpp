@@ -11,7 +11,7 @@ namespace oriel::image {
 namespace {
 
 /// Results from this size on are written past the caches: they would push everything out and be read late anyway.
-constexpr int64_t streamed_bytes = int64_t{32} << 20;
+constexpr int64_t streamed_bytes = int64_t{16} << 20;
 
 /// The patch grid of one temporal slot.
 struct PatchGrid {

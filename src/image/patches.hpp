@@ -36,7 +36,7 @@ using ValueTable = std::array<std::array<float, 256>, 3>;
 /// floats, each row (channel, frame, y, x). Pixels right of and below the last whole patch are left out.
 /// `frames` holds spec.temporal pictures of equal size, or one that stands for all.
 /// Each is resized to `target` first (unless !spec.do_resize, where its size must be `target`).
-/// `rows` must have exactly the size needed; from 32 MiB on it is written past the caches. Parallel on `pool`.
+/// `rows` must have exactly the size needed; from 16 MiB on it is written past the caches. Parallel on `pool`.
 /// Throws invalid_argument for frames, grid or room that do not fit each other, and as make_value_table and resize do.
 void write_patches(std::span<const RgbView> frames, Size target, const PixelSpec& spec, ResizeArithmetic arithmetic,
                    const ThreadPool& pool, std::span<float> rows, Simd simd = Simd::best);

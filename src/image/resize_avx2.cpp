@@ -79,6 +79,12 @@ inline __m256i to_bytes(__m256i p0, __m256i p1, __m256i p2, __m256i p3, __m128i 
   return _mm256_shuffle_epi8(_mm256_packus_epi16(words01, words23), close_up);
 }
 
+/// A source of many megabytes comes from memory, in rows too long for the processor to see where they go on.
+inline void fetch(const uint8_t* row, int64_t ahead) {
+  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(row) + static_cast<uintptr_t>(ahead)),
+               _MM_HINT_T1);
+}
+
 template <int Digits>
 void horizontal_with(const HorizontalWeights& weights, int64_t begin, int64_t end, const uint8_t* const* source,
                      int64_t source_start, uint8_t* const* target) {
@@ -87,6 +93,10 @@ void horizontal_with(const HorizontalWeights& weights, int64_t begin, int64_t en
   const int64_t words_per_pixel = int64_t{weights.chunks} * Digits * 2;
   for (int64_t group = begin; group < end; ++group) {
     const int64_t pixel = group * pixels_at_once;
+    if (weights.ahead != 0) {
+      const int64_t byte = 3 * int64_t{weights.first[pixel]} - source_start;
+      for (int row = 0; row < rows_at_once; ++row) fetch(source[row] + byte, weights.ahead);
+    }
     PixelSums sums[pixels_at_once];
     for (int p = 0; p < pixels_at_once; ++p) {
       sums[p] = sum_taps<Digits>(weights.words + (pixel + p) * words_per_pixel, weights.chunks, source,

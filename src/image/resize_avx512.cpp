@@ -52,6 +52,12 @@ ORIEL_VBMI inline void store_group(const __m512i* rows, __m128i shift, int64_t p
   _mm_mask_storeu_epi8(target[3] + byte, mask, _mm512_extracti32x4_epi32(bytes, 3));
 }
 
+/// A source of many megabytes comes from memory, in rows too long for the processor to see where they go on.
+inline void fetch(const uint8_t* row, int64_t ahead) {
+  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(row) + static_cast<uintptr_t>(ahead)),
+               _MM_HINT_T1);
+}
+
 template <int Digits>
 ORIEL_VBMI void horizontal_narrow(const HorizontalWeights& weights, int64_t begin, int64_t end,
                                   const uint8_t* const* source, int64_t source_start, uint8_t* const* target) {
@@ -62,6 +68,9 @@ ORIEL_VBMI void horizontal_narrow(const HorizontalWeights& weights, int64_t begi
     const int64_t pixel = group * pixels_at_once;
     const __m512i index = _mm512_loadu_si512(weights.indices + group * 64);
     int64_t byte = 3 * int64_t{weights.first[pixel]} - source_start;
+    if (weights.ahead != 0) {
+      for (int row = 0; row < rows_at_once; ++row) fetch(source[row] + byte, weights.ahead);
+    }
     __m512i sums[rows_at_once][Digits];
     for (auto& row : sums) {
       for (int digit = 0; digit < Digits; ++digit) row[digit] = digit == 0 ? half : _mm512_setzero_si512();
@@ -109,6 +118,9 @@ ORIEL_VBMI void horizontal_wide(const HorizontalWeights& weights, int64_t begin,
     for (int p = 0; p < pixels_at_once; ++p) {
       const int32_t* words = weights.words + (pixel + p) * words_per_pixel;
       int64_t byte = 3 * int64_t{weights.first[pixel + p]} - source_start;
+      if (weights.ahead != 0) {
+        for (int row = 0; row < rows_at_once; ++row) fetch(source[row] + byte, weights.ahead);
+      }
       __m512i digits[rows_at_once][Digits];
       for (auto& row : digits) {
         for (__m512i& sum : row) sum = _mm512_setzero_si512();

@@ -27,7 +27,7 @@ struct HorizontalWeights {
   int32_t chunks;          ///< steps over the taps of a pixel
   int32_t digits;          ///< of a weight
   int32_t shift;
-  int64_t ahead;  ///< bytes from a row to the one after the next rows_at_once: worth fetching early
+  int64_t ahead;  ///< bytes from each row to the one that will come next, to be fetched early; 0: none
   bool wide;      ///< AVX-512: a group's pixels lie too far apart for one register, each pixel walks its taps alone
 };
 

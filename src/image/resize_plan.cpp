@@ -78,10 +78,11 @@ void RowResizer::write_rows(int64_t begin, int64_t end, uint8_t* out, int64_t st
   }
 }
 
-/// The horizontal pass over rows_at_once rows; pointers may repeat.
-void RowResizer::squeeze(const uint8_t* const* source, uint8_t* const* target) {
+/// The horizontal pass over rows_at_once rows; pointers may repeat. `ahead` bytes behind each lies the row after it.
+void RowResizer::squeeze(const uint8_t* const* source, uint8_t* const* target, int64_t ahead) {
   const HorizontalPass& pass = *plan_.horizontal_;
-  const HorizontalWeights weights = pass.weights();
+  HorizontalWeights weights = pass.weights();
+  weights.ahead = ahead;
   plan_.kernels_->horizontal(weights, 0, pass.inner_groups(), source, 0, target);
   if (pass.inner_groups() == weights.groups) return;
 
@@ -92,6 +93,7 @@ void RowResizer::squeeze(const uint8_t* const* source, uint8_t* const* target) {
     std::memcpy(tail, source[row] + pass.tail_start(), static_cast<size_t>(std::min(inside, pass.tail_bytes())));
     tails[static_cast<size_t>(row)] = tail;
   }
+  weights.ahead = 0;
   plan_.kernels_->horizontal(weights, pass.inner_groups(), weights.groups, tails.data(), pass.tail_start(), target);
 }
 
@@ -106,7 +108,8 @@ void RowResizer::squeeze_up_to(int64_t end) {
       from[static_cast<size_t>(row)] = source_row(y);
       to[static_cast<size_t>(row)] = ring_row(y);
     }
-    squeeze(from.data(), to.data());
+    const bool more = ring_end_ + 2 * rows_at_once <= source_.size.height;
+    squeeze(from.data(), to.data(), more ? rows_at_once * source_.stride : 0);
     ring_end_ += count;
     ring_begin_ = std::max(ring_begin_, ring_end_ - ring_rows_);
   }

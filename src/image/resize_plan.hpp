@@ -47,7 +47,7 @@ class RowResizer {
  private:
   [[nodiscard]] const uint8_t* source_row(int64_t y) const { return source_.data + y * source_.stride; }
   [[nodiscard]] uint8_t* ring_row(int64_t y) { return ring_.data() + (y % ring_rows_) * ring_stride_; }
-  void squeeze(const uint8_t* const* source, uint8_t* const* target);
+  void squeeze(const uint8_t* const* source, uint8_t* const* target, int64_t ahead = 0);
   void squeeze_up_to(int64_t end);
   void mix_row(int64_t y, bool from_ring, uint8_t* out, int64_t bytes);
   void write_horizontal(int64_t begin, int64_t end, uint8_t* out, int64_t stride);
