@@ -1,9 +1,13 @@
 // What a picture becomes (from its size), and the patches themselves (from its pixels).
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <new>
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
@@ -89,11 +93,31 @@ auto with_name(const std::string& name, const Plan& plan) {
 
 image::RgbView view_of(const Image& image) { return {image.rgb().data(), image.size(), image.size().width * 3}; }
 
+constexpr size_t huge_page = size_t{2} << 20;
+/// From here on glibc's malloc takes every block fresh from the system; smaller ones it may keep for the next call.
+constexpr int64_t large_bytes = int64_t{32} << 20;
+
+/// float32 [rows, columns], not set to anything. A large one asks the system for huge pages: to be handed 50 MB in
+/// small ones takes several times as long as to compute what is stored there.
+at::Tensor empty_matrix(int64_t rows, int64_t columns) {
+#if defined(MADV_HUGEPAGE)
+  const int64_t bytes = rows * columns * int64_t{sizeof(float)};  // check_target has bounded it
+  if (bytes >= large_bytes) {
+    const size_t room = (static_cast<size_t>(bytes) + huge_page - 1) / huge_page * huge_page;
+    void* memory = std::aligned_alloc(huge_page, room);
+    if (memory == nullptr) throw std::bad_alloc();
+    (void)::madvise(memory, room, MADV_HUGEPAGE);  // a wish: without it the pages are small
+    return at::from_blob(
+        memory, {rows, columns}, [](void* block) { std::free(block); }, at::kFloat);
+  }
+#endif
+  return at::empty({rows, columns}, at::kFloat);
+}
+
 /// Patch rows of all pictures, and the place of each.
 struct PatchBuffer {
   at::Tensor values;
-  explicit PatchBuffer(int64_t patches, int64_t patch_values)
-      : values(at::empty({patches, patch_values}, at::kFloat)) {}
+  explicit PatchBuffer(int64_t patches, int64_t patch_values) : values(empty_matrix(patches, patch_values)) {}
   std::span<float> rows(int64_t begin, int64_t count) {
     const int64_t width = values.size(1);
     return {values.mutable_data_ptr<float>() + begin * width, static_cast<size_t>(count * width)};
