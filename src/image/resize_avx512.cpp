@@ -250,6 +250,7 @@ class LineMover {
 
  private:
   void move_part(int64_t count) {
+    if (count == 0) return;  // a store to no address costs a trap inside the processor even if its mask is empty
     const auto mask = static_cast<__mmask16>((1 << count) - 1);
     _mm512_mask_storeu_ps(left_.to, mask, _mm512_maskz_loadu_ps(mask, left_.from));
     skip(count);
