@@ -1,13 +1,11 @@
 // What a picture becomes (from its size), and the patches themselves (from its pixels).
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
+#include <cstdint>
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
@@ -93,25 +91,29 @@ auto with_name(const std::string& name, const Plan& plan) {
 
 image::RgbView view_of(const Image& image) { return {image.rgb().data(), image.size(), image.size().width * 3}; }
 
-constexpr size_t huge_page = size_t{2} << 20;
-/// From here on glibc's malloc takes every block fresh from the system; smaller ones it may keep for the next call.
-constexpr int64_t large_bytes = int64_t{32} << 20;
-
-/// float32 [rows, columns], not set to anything. A large one asks the system for huge pages: to be handed 50 MB in
-/// small ones takes several times as long as to compute what is stored there.
-at::Tensor empty_matrix(int64_t rows, int64_t columns) {
+/// Asks the system for huge pages for what lies wholly inside [begin, begin + bytes): to be handed 50 MB in small ones
+/// takes several times as long as to compute what is stored there. A wish: without it the pages are small.
+void wish_for_huge_pages(void* begin, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
-  const int64_t bytes = rows * columns * int64_t{sizeof(float)};  // check_target has bounded it
-  if (bytes >= large_bytes) {
-    const size_t room = (static_cast<size_t>(bytes) + huge_page - 1) / huge_page * huge_page;
-    void* memory = std::aligned_alloc(huge_page, room);
-    if (memory == nullptr) throw std::bad_alloc();
-    (void)::madvise(memory, room, MADV_HUGEPAGE);  // a wish: without it the pages are small
-    return at::from_blob(
-        memory, {rows, columns}, [](void* block) { std::free(block); }, at::kFloat);
-  }
+  constexpr uintptr_t page = uintptr_t{2} << 20;
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t first = (address + page - 1) / page * page;
+  const uintptr_t last = (address + bytes) / page * page;
+  if (first < last) (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)begin;
+  (void)bytes;
 #endif
-  return at::empty({rows, columns}, at::kFloat);
+}
+
+/// float32 [rows, columns], not set to anything.
+at::Tensor empty_matrix(int64_t rows, int64_t columns) {
+  // From here on glibc's malloc takes every block fresh from the system. Smaller ones it soon keeps for the next call,
+  // and a page faulted once is not worth the wait while the system puts a huge one together.
+  constexpr size_t large = size_t{32} << 20;
+  at::Tensor result = at::empty({rows, columns}, at::kFloat);
+  if (result.nbytes() >= large) wish_for_huge_pages(result.mutable_data_ptr(), result.nbytes());
+  return result;
 }
 
 /// Patch rows of all pictures, and the place of each.
