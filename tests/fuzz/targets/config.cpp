@@ -112,7 +112,7 @@ void ask_architecture(const std::filesystem::path& path, fuzz::Reader choice) {
       // Learned positions come with the weights, which are not there.
       if (dynamic_cast<const arch::SiglipTower*>(architecture.get()) != nullptr) return;
       const std::vector<Grid> grids{target.grid, target.grid};
-      const arch::Arrangement arrangement = architecture->arrange(grids);
+      const arch::Arrangement arrangement = architecture->arrange(grids, at::kCPU);
       require(arrangement.cu_seqlens.back() == 2 * target.grid.patches(), "segments cover the patches");
     });
     if (!architecture->traits().has_video) return;
