@@ -27,7 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 LONGEST_INPUT = {"exif": 256, "json": 512, "resize": 256, "patches": 128, "safetensors": 1024, "embedding_file": 2048}
-LARGEST_CORPUS = 20 * 1024  # bytes of one target's inputs in the repository
+MOST_INPUTS = 100  # of one target in the repository
+LARGEST_CORPUS = 24 * 1024  # bytes of them
 LIMITS = ["-rss_limit_mb=2048", "-malloc_limit_mb=256", "-timeout=10"]
 WITH_DICTIONARY = {"json", "safetensors", "config", "embedding_file"}
 
@@ -156,24 +157,29 @@ def report(arguments):
     print(f"| **all** | | **{sum(entry['executions'] for _, _, entry in rows):,}** | | | |")
 
 
+def chosen(merged):
+    """Inputs of all sizes that fit into the repository: every n-th by size."""
+    by_size = sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    for step in range(1, len(by_size) + 1):
+        inputs = by_size[::step]
+        if len(inputs) <= MOST_INPUTS and sum(file.stat().st_size for file in inputs) <= LARGEST_CORPUS:
+            return inputs
+    return by_size[:1]
+
+
 def minimize(arguments, target, scratch):
-    """Keeps inputs that reach something new, the smallest first, up to LARGEST_CORPUS bytes. Inputs with a name of their
-    own stay."""
+    """Keeps some of the inputs that reach something of their own. Inputs with a name that is no hash stay."""
     committed = HERE / "corpus" / target
     grown = arguments.build / "corpora" / target
     with tempfile.TemporaryDirectory(dir=scratch) as merged:
         command = [program_of(arguments, target), *options_of(target), "-merge=1", merged]
         command += [folder for folder in (committed, grown) if folder.is_dir()]
         subprocess.run(command, env=environment(scratch), capture_output=True, check=True)
-        total = 0
         committed.mkdir(parents=True, exist_ok=True)
         for old in committed.iterdir():
             if re.fullmatch(r"[0-9a-f]{16}", old.name):
                 old.unlink()
-        for path in sorted(pathlib.Path(merged).iterdir(), key=lambda file: (file.stat().st_size, file.name)):
-            total += path.stat().st_size
-            if total > LARGEST_CORPUS:
-                break
+        for path in chosen(pathlib.Path(merged)):
             shutil.copyfile(path, committed / path.name[:16])
         print(f"{target}: {len(list(committed.iterdir()))} inputs", flush=True)
 
