@@ -109,17 +109,24 @@ def run(arguments, target, scratch):
     seeds = HERE / "corpus" / target
     if seeds.is_dir():
         command.append(seeds)
-    result = subprocess.run(command, env=environment(scratch), capture_output=True, text=True, errors="replace")
-    (arguments.build / f"last_{target}.log").write_text(result.stderr)
-    executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", result.stderr)
-    speed = re.search(r"stat::average_exec_per_sec:\s+(\d+)", result.stderr)
-    coverage = re.findall(r"cov: (\d+)", result.stderr)
+    log = arguments.build / f"last_{target}.log"
+    with log.open("w") as out:
+        try:
+            # Without a sanitizer, libFuzzer's report of a crash inside malloc waits for malloc's lock.
+            patience = arguments.seconds + 120
+            status = subprocess.run(command, env=environment(scratch), stdout=out, stderr=out, timeout=patience).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+    text = log.read_text(errors="replace")
+    executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", text)
+    speed = re.search(r"stat::average_exec_per_sec:\s+(\d+)", text)
+    coverage = re.findall(r"cov: (\d+)", text)
     return {
         "executions": int(executed.group(1)) if executed else 0,
         "per_second": int(speed.group(1)) if speed else 0,
         "coverage": int(coverage[-1]) if coverage else 0,
-        "failed": result.returncode != 0,
-        "tail": result.stderr[-3000:],
+        "failed": status != 0,
+        "tail": text[-3000:],
     }
 
 

@@ -15,7 +15,7 @@ namespace oriel::fuzz {
 inline uint8_t filling = 0;
 
 /// Small, so that many inputs run in a second; limits of this kind are tested before anything is decoded.
-inline constexpr ImageLimits decoder_limits{.max_side = 4096, .max_pixels = 1 << 14};
+inline constexpr ImageLimits decoder_limits{.max_side = 4096, .max_pixels = 1 << 12};
 
 using Decode = image::Pixels (*)(const image::Encoded& file, const ImageInfo& info, bool keep_alpha);
 
