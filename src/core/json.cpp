@@ -404,7 +404,8 @@ std::string Json::dump() const {
     void operator()(std::monostate) { out += "null"; }
     void operator()(bool value) { out += value ? "true" : "false"; }
     void operator()(int64_t value) { out += fmt::format("{}", value); }
-    void operator()(double value) { out += fmt::format("{}", value); }
+    // Whole numbers look the same however the file writes them: 16.0 is 16, and -0.0 is 0.
+    void operator()(double value) { out += fmt::format("{}", value + 0.0); }
     void operator()(const std::string& value) { out += quote_json(value); }
     void operator()(const Value::Array& array) {
       out += '[';

@@ -168,6 +168,7 @@ TEST(Json, DumpIsCompactAndReadsBackEqual) {
   EXPECT_EQ(parse(text).dump(), text);
   EXPECT_EQ(parse(parse(text).dump()).dump(), text);
   EXPECT_EQ(parse("{}")["absent"].dump(), "");
+  EXPECT_EQ(parse(R"({"a":16.0,"b":-0.0,"c":-0e40,"d":-0.5,"e":-0})").dump(), R"({"a":16,"b":0,"c":0,"d":-0.5,"e":0})");
 }
 
 TEST(Json, ValuesOutliveTheJsonTheyCameFrom) {
