@@ -26,7 +26,7 @@ constexpr std::array names{"config.json",    "processor_config.json", "preproces
 
 /// Beyond these, prompts, tables and pictures are not made: they cost time, and grow with the input's numbers rightly.
 constexpr int64_t most_rows = 4096;
-constexpr int64_t most_pixel_bytes = 1 << 20;
+constexpr int64_t most_pixel_bytes = 1 << 16;
 
 class Checkpoint {
  public:
@@ -34,21 +34,24 @@ class Checkpoint {
     // A weight file without tensors, so that a report can list all that is missing.
     directory_.write("model.safetensors", std::string("\2\0\0\0\0\0\0\0{}", 10));
   }
+  /// Files that stay the same are left alone: most inputs change one of them.
   void write(std::string_view texts) {
-    for (const char* name : names) {
+    for (size_t i = 0; i < names.size(); ++i) {
       const std::string_view text = texts.substr(0, texts.find('\0'));
       texts.remove_prefix(std::min(texts.size(), text.size() + 1));
-      const std::filesystem::path path = directory_.path() / name;
+      if (text == written_[i]) continue;
+      written_[i] = text;
       if (text.empty())
-        std::filesystem::remove(path);
+        std::filesystem::remove(directory_.path() / names[i]);
       else
-        directory_.write(name, text);
+        directory_.write(names[i], text);
     }
   }
   [[nodiscard]] const std::filesystem::path& path() const { return directory_.path(); }
 
  private:
   TemporaryDirectory directory_;
+  std::array<std::string, names.size()> written_;
 };
 
 void check_plan(const VisionTower& tower, const ImagePlan& plan) {
