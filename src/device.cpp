@@ -3,17 +3,25 @@
 #include <ATen/Context.h>
 
 #include "core/error.hpp"
+#include "ops/device.hpp"
+#include "tensor_types.hpp"
 
 namespace oriel {
 
 void check_device(Device device) {
   if (device.kind == Device::Kind::cpu) return;
+#ifdef ORIEL_CUDA
+  constexpr auto* nothing = "no GPU with a working driver was found";
+#else
+  constexpr auto* nothing = "this build of oriel runs on the CPU only";
+#endif
   const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  if (count == 0)
-    throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device),
-                at::hasCUDA() ? "no GPU with a working driver was found" : "this build of oriel runs on the CPU only");
+  if (count == 0) throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device), nothing);
   if (device.index < 0 || device.index >= count)
     throw_error(ErrorCode::unavailable, "device {}: expected an index from 0 to {}", to_string(device), count - 1);
+  if (const int capability = ops::compute_capability(to_torch_device(device)); capability < 80)
+    throw_error(ErrorCode::unavailable, "device {}: expected compute capability 8.0 or higher, got {}.{}",
+                to_string(device), capability / 10, capability % 10);
 }
 
 }  // namespace oriel

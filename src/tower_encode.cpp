@@ -11,12 +11,15 @@
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
+#include "ops/device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
 
 namespace oriel {
 namespace {
+
+constexpr int64_t small_call_bytes = int64_t{256} << 20;
 
 std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values, Device device, DType dtype) {
   std::vector<Grid> grids;
@@ -108,16 +111,50 @@ PlacedArrangement VisionTower::Impl::arrange(const std::vector<Grid>& grids) con
   return *arrangements.get(grids, c10::impl::VirtualGuardImpl(where.type()).getStream(where).id(), make);
 }
 
+/// Throws out_of_memory for a call on a GPU that has not the memory for it, before anything of it is done.
+void VisionTower::Impl::check_fits(const std::vector<Grid>& grids, c10::Device where) const {
+  if (where.is_cpu()) return;
+  Grid all{1, 1, 0};
+  for (const Grid& grid : grids) all.w += grid.patches();
+  const int64_t needed = peak_bytes(traits(), all, dtype, device);
+  if (needed < small_call_bytes) return;  // asking would take longer than it is worth
+  const int64_t available = ops::available_bytes(where);
+  if (needed > available)
+    throw_error(ErrorCode::out_of_memory, "encode: {} patches need {} bytes on {}, {} are free", all.w, needed,
+                to_string(device), available);
+}
+
+VisionTower::Impl::Encoded VisionTower::Impl::encode_one_by_one(const Patches& patches,
+                                                                const std::vector<int64_t>& layers,
+                                                                const EncodeOptions& options) const {
+  Encoded result;
+  std::vector<std::vector<at::Tensor>> hidden(layers.size());
+  int64_t begin = 0;
+  for (const PatchedImage& image : patches.images) {
+    const int64_t end = begin + image.grid.patches();
+    Encoded one = encode({patches.values.rows(begin, end), {image}}, layers, options);
+    begin = end;
+    result.rows.insert(result.rows.end(), one.rows.begin(), one.rows.end());
+    for (size_t i = 0; i < one.hidden_states.size(); ++i) hidden[i].push_back(one.hidden_states[i]);
+  }
+  for (const auto& states : hidden) result.hidden_states.push_back(at::cat(states));
+  return result;
+}
+
 VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, const std::vector<int64_t>& layers,
                                                      const EncodeOptions& options) const {
   if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
   if (patches.images.empty()) return {};
   const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
   const std::vector<int64_t> wanted = resolved_layers(layers, traits().vit.depth);
+  if (deterministic && device.kind == Device::Kind::cpu && grids.size() > 1)
+    return encode_one_by_one(patches, layers, options);
   const c10::InferenceMode guard;
+  const ops::DeterministicProducts deterministic_products(deterministic);
   return with_torch_errors("encode", [&]() -> Encoded {
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
+    check_fits(grids, where);
     PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
     if (placed.order.defined()) values = values.index_select(0, placed.order);

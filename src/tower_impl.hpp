@@ -10,6 +10,7 @@
 #include "arch/architecture.hpp"
 #include "core/thread_pool.hpp"
 #include "nn/vit.hpp"
+#include "ops/pixels.hpp"
 #include "tower_arrangement.hpp"
 
 namespace oriel {
@@ -22,8 +23,10 @@ struct VisionTower::Impl {
   DType dtype = DType::float32;
   ContentHash fingerprint;
   int64_t weight_bytes = 0;
+  bool deterministic = false;
 
   mutable ArrangementCache arrangements;
+  mutable ops::PixelKernels pixel_kernels;
 
   [[nodiscard]] const arch::Traits& traits() const { return architecture->traits(); }
 
@@ -34,6 +37,17 @@ struct VisionTower::Impl {
   [[nodiscard]] arch::VideoTarget plan_video(Size frame, int64_t frames, const VideoOptions& options,
                                              const std::string& name) const;
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
+  /// On the tower's device: float32 in host memory for a tower on the CPU, the tower's dtype on a GPU.
+  [[nodiscard]] Patches preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options) const;
+  [[nodiscard]] Patches preprocess_on_gpu(std::span<const DevicePixelView> images,
+                                          const PreprocessOptions& options) const;
+  /// A picture in host memory, or pixels on the GPU.
+  struct GpuPicture {
+    const Image* host = nullptr;
+    DevicePixelView pixels;  ///< of a picture in host memory the size alone
+    std::string name;
+  };
+  [[nodiscard]] Patches preprocess_on_gpu(std::span<const GpuPicture> pictures, const PreprocessOptions& options) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options) const;
 
   [[nodiscard]] PlacedArrangement arrange(const std::vector<Grid>& grids) const;
@@ -44,12 +58,17 @@ struct VisionTower::Impl {
   /// Runs the tower; with `layers`, returns those hidden states in the processor's order instead of rows.
   [[nodiscard]] Encoded encode(const Patches& patches, const std::vector<int64_t>& layers,
                                const EncodeOptions& options) const;
+  [[nodiscard]] Encoded encode_one_by_one(const Patches& patches, const std::vector<int64_t>& layers,
+                                          const EncodeOptions& options) const;
+  void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };
 
 /// The parts of EmbedOptions that one stage reads.
 [[nodiscard]] PreprocessOptions preprocess_options(const EmbedOptions& options);
 [[nodiscard]] EncodeOptions encode_options(const EmbedOptions& options);
+
+[[nodiscard]] image::ResizeArithmetic arithmetic(ResizeBackend backend);
 
 /// Throws cancelled if a stop was requested.
 void check_cancelled(const std::stop_token& token);

@@ -28,11 +28,12 @@ CheckpointFiles open_weights(const arch::ModelFiles& files, const arch::NameRule
   return CheckpointFiles::open(files.directory, [&](std::string_view name) { return names.is_wanted(name); });
 }
 
-ContentHash make_fingerprint(const arch::ModelFiles& files, ContentHash weights, DType dtype) {
+ContentHash make_fingerprint(const arch::ModelFiles& files, ContentHash weights, DType dtype, bool deterministic) {
   Hasher hasher;
   for (const Json* json : {&files.config, &files.processor, &files.image_processor, &files.video_processor})
     hasher.update(json->dump());
   hasher.update(weights.to_string()).update(to_string(dtype));
+  if (deterministic) hasher.update("deterministic");
   return hasher.digest();
 }
 
@@ -58,7 +59,7 @@ void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOp
   reader.finish();
   vit.emplace(traits().vit, std::move(weights));
   weight_bytes = reader.elements_found() * static_cast<int64_t>(size_in_bytes(dtype));
-  fingerprint = make_fingerprint(files, reader.fingerprint(), dtype);
+  fingerprint = make_fingerprint(files, reader.fingerprint(), dtype, deterministic);
 }
 
 VisionTower VisionTower::load(const std::filesystem::path& directory, const LoadOptions& options) {
@@ -69,6 +70,7 @@ VisionTower VisionTower::load(const std::filesystem::path& directory, const Load
   auto impl = std::make_unique<Impl>();
   impl->device = options.device;
   impl->dtype = choose_dtype(options);
+  impl->deterministic = options.deterministic;
   impl->pool = std::make_unique<ThreadPool>(options.threads);
   with_torch_errors(directory.string(), [&] {
     const c10::InferenceMode guard;
@@ -76,7 +78,7 @@ VisionTower VisionTower::load(const std::filesystem::path& directory, const Load
     if (options.weights)
       impl->load_weights(files, options);
     else
-      impl->fingerprint = make_fingerprint(files, {}, impl->dtype);
+      impl->fingerprint = make_fingerprint(files, {}, impl->dtype, impl->deterministic);
   });
   return VisionTower(std::move(impl));
 }

@@ -37,7 +37,7 @@ struct Steps {
 Steps count(const arch::Traits& traits, DType dtype, bool on_cpu) {
   const nn::VitSpec& vit = traits.vit;
   const auto layers = static_cast<int64_t>(vit.feature_layers.size());
-  const int64_t copies = (dtype != DType::float32 ? 1 : 0) + (traits.footprint.order ? 1 : 0);
+  const int64_t copies = (on_cpu && dtype != DType::float32 ? 1 : 0) + (traits.footprint.order ? 1 : 0);
   const int64_t kept = (layers - 1) * vit.width;  // features of earlier blocks
   const int64_t embedding = traits.footprint.positions || vit.norm_before_blocks ? 2 : 1;
   return {.gather = copies * vit.patch_values,

@@ -20,18 +20,6 @@ namespace {
 constexpr int64_t longest_side = int64_t{1} << 31;
 constexpr int64_t most_patch_bytes = int64_t{1} << 40;
 
-image::ResizeArithmetic arithmetic(ResizeBackend backend) {
-  switch (backend) {
-    case ResizeBackend::torchvision:
-      return image::ResizeArithmetic::torchvision;
-    case ResizeBackend::pillow:
-      return image::ResizeArithmetic::pillow;
-    case ResizeBackend::pillow12:
-      return image::ResizeArithmetic::pillow12;
-  }
-  throw_error(ErrorCode::invalid_argument, "resize: unknown value {}", static_cast<int>(backend));
-}
-
 arch::PixelBudget pixel_budget(const arch::Traits& traits, const PreprocessOptions& options) {
   if ((options.min_pixels || options.max_pixels) && !traits.has_pixel_limits)
     throw_error(ErrorCode::invalid_argument, "{}: {} has no pixel limits",
@@ -127,6 +115,18 @@ struct PatchBuffer {
 };
 
 }  // namespace
+
+image::ResizeArithmetic arithmetic(ResizeBackend backend) {
+  switch (backend) {
+    case ResizeBackend::torchvision:
+      return image::ResizeArithmetic::torchvision;
+    case ResizeBackend::pillow:
+      return image::ResizeArithmetic::pillow;
+    case ResizeBackend::pillow12:
+      return image::ResizeArithmetic::pillow12;
+  }
+  throw_error(ErrorCode::invalid_argument, "resize: unknown value {}", static_cast<int>(backend));
+}
 
 void check_cancelled(const std::stop_token& token) {
   if (token.stop_requested()) throw_error(ErrorCode::cancelled, "the call was cancelled");

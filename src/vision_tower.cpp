@@ -17,23 +17,31 @@ ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
   const arch::Traits& traits = impl_->traits();
   const int64_t prompt_length = impl_->architecture->prompt_length(target.grid);
   const int64_t rows = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype));
+  const DType pixels = impl_->device == Device::cpu() ? DType::float32 : impl_->dtype;
+  const auto pixel_size = static_cast<int64_t>(size_in_bytes(pixels));
   return {.original = size,
           .resized = target.resized,
           .grid = target.grid,
           .tokens = target.rows,
           .prompt_tokens = prompt_length > 0 ? prompt_length : target.rows,
-          .pixel_bytes = target.grid.patches() * traits.pixels.patch_values() * int64_t{sizeof(float)},
+          .pixel_bytes = target.grid.patches() * traits.pixels.patch_values() * pixel_size,
           .working_bytes = peak_bytes(traits, target.grid, impl_->dtype, impl_->device) - rows,
           .embedding_bytes = rows};
 }
 
 MMEmbedding VisionTower::get_image_embeddings(const Image& image, const EmbedOptions& options) const {
-  return std::move(impl_->embed(preprocess({&image, 1}, preprocess_options(options)), options).front());
+  return std::move(
+      impl_->embed(impl_->preprocess_where_it_runs({&image, 1}, preprocess_options(options)), options).front());
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const Image> images,
                                                            const EmbedOptions& options) const {
-  return impl_->embed(preprocess(images, preprocess_options(options)), options);
+  return impl_->embed(impl_->preprocess_where_it_runs(images, preprocess_options(options)), options);
+}
+
+std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const DevicePixelView> images,
+                                                           const EmbedOptions& options) const {
+  return impl_->embed(impl_->preprocess_on_gpu(images, preprocess_options(options)), options);
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patches, const EmbedOptions& options) const {
@@ -49,6 +57,10 @@ MMEmbedding VisionTower::get_video_embeddings(std::span<const Image> frames, con
 
 Patches VisionTower::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
   return impl_->preprocess(images, options);
+}
+
+Patches VisionTower::preprocess(std::span<const DevicePixelView> images, const PreprocessOptions& options) const {
+  return impl_->preprocess_on_gpu(images, options);
 }
 
 Patches VisionTower::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {

@@ -68,6 +68,17 @@ struct PixelView {
   int64_t stride_bytes = 0;  ///< from one row to the next; 0 means width * channels. Negative strides are allowed.
 };
 
+/// Raw 8-bit RGB pixels of the caller in the memory of the GPU that a tower runs on, such as a video decoder leaves
+/// them: interleaved, with a fourth byte to skip, in planes, bottom up. They are read in the order of the tower's
+/// stream (the calling thread's current CUDA stream as libtorch knows it) and must stay until that work is done.
+struct DevicePixelView {
+  const uint8_t* data = nullptr;  ///< red of the top left pixel
+  Size size = {};
+  int64_t row_stride_bytes = 0;      ///< from one row to the next, of either sign; 0 means width * column_stride_bytes
+  int64_t column_stride_bytes = 3;   ///< from one pixel to the next
+  int64_t channel_stride_bytes = 1;  ///< from red to green to blue; negative for BGR
+};
+
 /// A decoded picture: 8-bit RGB, upright. A value: copies share the pixels, which never change. Safe from many threads.
 ///
 /// JPEG is decoded by libjpeg-turbo and WebP by libwebp, the decoders that Pillow uses, so that pixels equal Pillow's

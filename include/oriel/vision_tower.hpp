@@ -49,7 +49,10 @@ struct LoadOptions {
   Device device = Device::cpu();
   std::optional<DType> dtype = {};  ///< of weights and rows; unset: float32 on the CPU, bfloat16 on a GPU
   int threads = 0;                  ///< for pixel work, the caller's thread included: 1 to 1024; 0: the hardware's
-  bool weights = true;              ///< false: plan and preprocess only; encoding throws invalid_argument
+  /// Pictures packed into one call get the rows that they get alone, bit for bit: on a GPU by products whose algorithm
+  /// does not depend on the number of rows (up to some ten percent slower), on the CPU by one picture after the other.
+  bool deterministic = false;
+  bool weights = true;  ///< false: plan and preprocess only; encoding throws invalid_argument
   ProgressCallback progress = {};
   std::stop_token cancel = {};
 };
@@ -104,7 +107,7 @@ struct ImagePlan {
   int64_t tokens = 0;
   /// Length of the prompt's token list, special tokens included; equals tokens for a model without a text side.
   int64_t prompt_tokens = 0;
-  /// Preprocessed patches: float32, host memory.
+  /// Preprocessed patches: float32 in host memory for a tower on the CPU, in the tower's dtype on its GPU.
   int64_t pixel_bytes = 0;
   /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device: on
   /// the CPU within 5 percent of what is held at once, allocation by allocation.
@@ -127,9 +130,10 @@ struct PatchedImage {
 
 /// Preprocessed pictures, packed: what a tower's encoder reads. Build one yourself to bring your own pixels.
 struct Patches {
-  /// float32 [sum of grid.patches(), patch values], host memory. One row a patch, pictures one after the other, in the
-  /// order in which transformers' processor hands patches over: raster order, or merge blocks for families that merge
-  /// neighbours in the tower. Values of a row: (channel, frame in the temporal slot, y, x).
+  /// float32 [sum of grid.patches(), patch values] in host memory; for a tower on a GPU also there, in float32 or in
+  /// the tower's dtype. One row a patch, pictures one after the other, in the order in which transformers' processor
+  /// hands patches over: raster order, or merge blocks for families that merge neighbours in the tower. Values of a
+  /// row: (channel, frame in the temporal slot, y, x).
   Tensor values = {};
   std::vector<PatchedImage> images = {};
 };
@@ -161,11 +165,19 @@ class ORIEL_API VisionTower {
   /// Several pictures of any sizes in one packed call. An empty span gives an empty result.
   [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const Image> images,
                                                               const EmbedOptions& options = {}) const;
+  /// Pictures that are in the memory of the tower's GPU already, without a trip to the host. Their content hashes are
+  /// unknown, and they are called "image 0", "image 1", ... in messages. Throws invalid_argument for a tower on the
+  /// CPU.
+  [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const DevicePixelView> images,
+                                                              const EmbedOptions& options = {}) const;
   /// Frames of equal size to one embedding. Throws unsupported_model for families without video.
   [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const Image> frames, const VideoOptions& options = {}) const;
 
   /// The stages one by one: pixels to patches, patches to rows, rows to embeddings.
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options = {}) const;
+  /// The same on the tower's GPU: the patches are there, in the tower's dtype.
+  [[nodiscard]] Patches preprocess(std::span<const DevicePixelView> images,
+                                   const PreprocessOptions& options = {}) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
   /// Rows [tokens, hidden] in the tower's dtype for every picture of `patches`.
   [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;

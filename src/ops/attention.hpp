@@ -29,8 +29,8 @@ struct AttentionShape {
 /// Copies to a GPU what its kernels need of the bounds, behind what is enqueued on its current stream.
 [[nodiscard]] Segments make_segments(std::vector<int64_t> bounds, const AttentionShape& shape, c10::Device device);
 
-/// The same segments followed by further ones up to `rows` rows and `count` segments, which may be empty, in a layout on
-/// the GPU that depends on `rows` and `count` alone: a CUDA graph that reads one can be given another.
+/// The same segments followed by further ones up to `rows` rows and `count` segments, which may be empty, in a layout
+/// on the GPU that depends on `rows` and `count` alone: a CUDA graph that reads one can be given another.
 [[nodiscard]] Segments pad_segments(const Segments& segments, int64_t rows, int64_t count, const AttentionShape& shape,
                                     c10::Device device);
 /// Copies what `from` holds on the GPU to where `to` has it; both from pad_segments with equal arguments.

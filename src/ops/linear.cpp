@@ -106,6 +106,14 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
   return false;
 }
 
+namespace {
+thread_local bool deterministic_products = false;
+}
+
+DeterministicProducts::DeterministicProducts(bool wanted) : before_(std::exchange(deterministic_products, wanted)) {}
+DeterministicProducts::~DeterministicProducts() { deterministic_products = before_; }
+bool DeterministicProducts::wanted() { return deterministic_products; }
+
 Linear::Linear(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)), in_(weight_.size(1)), out_(weight_.size(0)) {
   if (has_kernels && weight_.is_cuda()) weight_ = pad_columns(weight_, padded(in_));
@@ -158,6 +166,7 @@ GatedLinear::GatedLinear(Linear gate, Linear up) : gate_(std::move(gate)), up_(s
   };
   both_ =
       Linear(joined(gate_.weight_, up_.weight_), gate_.bias_.defined() ? joined(gate_.bias_, up_.bias_) : at::Tensor());
+  both_.in_ = gate_.in_;  // the weights joined are padded already
   gate_ = up_ = {};
 }
 

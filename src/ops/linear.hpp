@@ -8,6 +8,20 @@
 
 namespace oriel::ops {
 
+/// While one lives, products of its thread on a GPU take one algorithm whatever the number of rows, so that a row's
+/// bits do not depend on the other rows. Ten to twenty percent slower below some thousand rows.
+class DeterministicProducts {
+ public:
+  explicit DeterministicProducts(bool wanted);
+  ~DeterministicProducts();
+  DeterministicProducts(const DeterministicProducts&) = delete;
+  DeterministicProducts& operator=(const DeterministicProducts&) = delete;
+  [[nodiscard]] static bool wanted();
+
+ private:
+  bool before_;
+};
+
 /// y = activation(x W^T + b), with the weight packed once for the processor. A cheap value; safe from many threads.
 class Linear {
  public:

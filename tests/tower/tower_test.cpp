@@ -56,9 +56,28 @@ TEST_P(EveryFamily, PicturesOfOneCallDoNotReachEachOther) {
   EXPECT_TRUE(std::isnan(after[1].to_float32().front()));
 }
 
+TEST_P(EveryFamily, DeterministicPacksChangeNoBit) {
+  const VisionTower exact = load_tiny(GetParam(), {.deterministic = true});
+  EXPECT_NE(exact.fingerprint(), tower.fingerprint());
+  const std::vector<Image> images = mixed_pictures();
+  const std::vector<MMEmbedding> packed = exact.get_image_embeddings(images);
+  const std::vector<int64_t> layers{0, -1};
+  const Patches patches = exact.preprocess(images);
+  const std::vector<Tensor> hidden = exact.get_hidden_states(patches, layers);
+  int64_t begin = 0;
+  for (size_t i = 0; i < images.size(); ++i) {
+    expect_identical(values(packed[i]), values(exact.get_image_embeddings(images[i])), "rows");
+    const int64_t end = begin + patches.images[i].grid.patches();
+    const auto single = exact.get_hidden_states({patches.values.rows(begin, end), {patches.images[i]}}, layers);
+    for (size_t k = 0; k < layers.size(); ++k)
+      expect_identical(hidden[k].rows(begin, end).to_float32(), single[k].to_float32(), "hidden states");
+    begin = end;
+  }
+}
+
 TEST_P(EveryFamily, AnEmptySpanGivesAnEmptyResult) {
   EXPECT_TRUE(tower.get_image_embeddings(std::span<const Image>{}).empty());
-  EXPECT_TRUE(tower.preprocess({}).images.empty());
+  EXPECT_TRUE(tower.preprocess(std::span<const Image>{}).images.empty());
   EXPECT_TRUE(tower.encode(Patches{}).empty());
   EXPECT_TRUE(tower.get_image_embeddings(Patches{}).empty());
 }

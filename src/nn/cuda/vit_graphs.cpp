@@ -59,9 +59,11 @@ struct VitGraphs::Entry {
 struct VitGraphs::Shared {
   at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();  ///< of all graphs: they never run at the same time
   at::cuda::CUDAEvent done;                                    ///< behind the last use of the rooms
+  /// Of all captures: libtorch's allocator keeps the pool's blocks apart by stream.
+  c10::cuda::CUDAStream capturing = c10::cuda::getStreamFromPool();
 };
 
-VitGraphs::VitGraphs() : shared_(std::make_unique<Shared>()) {}
+VitGraphs::VitGraphs() = default;
 VitGraphs::~VitGraphs() = default;
 
 std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& input, const Forward& forward) {
@@ -69,6 +71,7 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   const ops::AttentionShape shape{spec.heads, spec.head_dim(), input.window_segments.longest_possible};
   if (rows == 0 || rows > most_patches || !ops::attention_can_be_captured(input.patches, shape)) return std::nullopt;
   const std::lock_guard lock(mutex_);
+  if (!shared_) shared_ = std::make_unique<Shared>();  // here, where the tower's device is the current one
   const int64_t padded = rounded_rows(rows);
   const Key key{padded, rounded_segments(input.segments, padded - rows),
                 rounded_segments(input.window_segments, padded - rows)};
@@ -135,7 +138,7 @@ VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const
 /// Other threads may go on allocating and launching meanwhile. What fails here, fails for good: the size runs plainly.
 void VitGraphs::capture(Entry& entry, const Forward& forward) {
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
-  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+  const c10::cuda::CUDAStreamGuard guard(shared_->capturing);
   try {
     graph->capture_begin(shared_->pool, cudaStreamCaptureModeThreadLocal);
     try {

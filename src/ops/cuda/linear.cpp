@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "ops/cuda/launch.hpp"
+#include "ops/linear.hpp"
 
 namespace oriel::ops::cuda {
 namespace {
@@ -43,7 +44,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                      .out = out,
                      .x_stride = x.size(1),
                      .gelu_tanh = fused,
-                     .deterministic = false,
+                     .deterministic = DeterministicProducts::wanted(),
                      .element = element_of(x),
                      .workspace = workspace.mutable_data_ptr(),
                      .workspace_bytes = kernels::Matmul::workspace_bytes},

@@ -1,0 +1,38 @@
+#include "ops/device.hpp"
+
+#ifdef ORIEL_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+
+#include "ops/cuda/launch.hpp"
+#endif
+
+namespace oriel::ops {
+
+int64_t available_bytes([[maybe_unused]] c10::Device device) {
+#ifdef ORIEL_CUDA
+  if (device.is_cuda()) {
+    size_t free = 0;
+    size_t total = 0;
+    cuda::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return static_cast<int64_t>(free) + stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+  }
+#endif
+  return -1;
+}
+
+int compute_capability([[maybe_unused]] c10::Device device) {
+#ifdef ORIEL_CUDA
+  if (device.is_cuda()) {
+    int major = 0;
+    int minor = 0;
+    cuda::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");
+    cuda::check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device.index()), "device");
+    return 10 * major + minor;
+  }
+#endif
+  return 0;
+}
+
+}  // namespace oriel::ops

@@ -1,0 +1,151 @@
+#include "ops/pixels.hpp"
+
+#include "core/error.hpp"
+
+#ifdef ORIEL_CUDA
+#include <ATen/ops/empty.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "image/resize_tables.hpp"
+#include "ops/cuda/launch.hpp"
+#include "pixels.h"
+#endif
+
+namespace oriel::ops {
+
+#ifdef ORIEL_CUDA
+
+at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device) {
+  size_t total = 0;
+  for (const auto& picture : pictures) total += picture.size();
+  const at::Tensor host = at::empty({static_cast<int64_t>(total)}, at::dtype(at::kByte).pinned_memory(true));
+  auto* to = host.mutable_data_ptr<uint8_t>();
+  for (const auto& picture : pictures) to = std::copy(picture.begin(), picture.end(), to);
+  return host.to(device, /*non_blocking=*/true);
+}
+
+struct PixelKernels::Tables {
+  Size source;
+  Size target;
+  image::PixelSpec spec;
+  image::ResizeArithmetic arithmetic;
+  int64_t stream;  ///< another stream would have to wait for the copy
+  image::PixelTables tables;
+  at::Tensor on_device;
+};
+
+namespace {
+
+bool same_values(const image::PixelSpec& a, const image::PixelSpec& b) {
+  return a.do_resize == b.do_resize && a.filter == b.filter && a.do_rescale == b.do_rescale &&
+         a.rescale_factor == b.rescale_factor && a.do_normalize == b.do_normalize && a.mean == b.mean && a.std == b.std;
+}
+
+kernels::AxisWeightsView view_of(const image::AxisTable& axis, const uint8_t* tables) {
+  return {.first = reinterpret_cast<const int32_t*>(tables + axis.first_offset),
+          .words = reinterpret_cast<const uint32_t*>(tables + axis.words_offset),
+          .in = axis.in,
+          .out = axis.out,
+          .chunks = axis.chunks,
+          .digits = axis.digits,
+          .shift = axis.shift,
+          .span = axis.span};
+}
+
+kernels::PatchesParams params_of(const image::PixelTables& tables, const uint8_t* on_device,
+                                 const image::PixelSpec& spec, Size target) {
+  kernels::PatchesParams params;
+  params.resize = tables.resizes();
+  params.rows_first = tables.rows_first();
+  if (tables.resizes()) {
+    params.rows = view_of(tables.rows(), on_device);
+    params.columns = view_of(tables.columns(), on_device);
+  }
+  params.target_height = target.height;
+  params.target_width = target.width;
+  params.values = reinterpret_cast<const float*>(on_device + tables.values_offset());
+  for (size_t c = 0; c < 3; ++c) {
+    const image::ByteToFloat& from = tables.arithmetic()[c];
+    params.channels[c] = {from.computable, from.scale_high, from.scale_low, from.mean, from.divisor, from.reciprocal};
+  }
+  params.patch = spec.patch;
+  params.temporal = spec.temporal;
+  params.merge = spec.merge;
+  return params;
+}
+
+}  // namespace
+
+PixelKernels::PixelKernels() = default;
+PixelKernels::~PixelKernels() = default;
+
+std::shared_ptr<const PixelKernels::Tables> PixelKernels::tables_for(Size source, Size target,
+                                                                     const image::PixelSpec& spec,
+                                                                     image::ResizeArithmetic arithmetic,
+                                                                     c10::Device device) {
+  const int64_t stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device).id();
+  const auto fits = [&](const std::shared_ptr<const Tables>& t) {
+    return t->source == source && t->target == target && t->arithmetic == arithmetic && t->stream == stream &&
+           same_values(t->spec, spec);
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = std::find_if(tables_.begin(), tables_.end(), fits); found != tables_.end()) {
+      tables_.splice(tables_.begin(), tables_, found);
+      return *found;
+    }
+  }
+  const auto made = std::shared_ptr<Tables>(
+      new Tables{source, target, spec, arithmetic, stream, image::PixelTables(source, target, spec, arithmetic), {}});
+  const at::Tensor host = at::empty({made->tables.bytes()}, at::dtype(at::kByte).pinned_memory(true));
+  made->tables.write({host.mutable_data_ptr<uint8_t>(), static_cast<size_t>(made->tables.bytes())});
+  made->on_device = host.to(device, /*non_blocking=*/true);
+  const std::lock_guard lock(mutex_);
+  tables_.push_front(made);
+  if (tables_.size() > most_tables) tables_.pop_back();
+  return made;
+}
+
+void PixelKernels::write_patches(const DevicePicture& picture, Size target, const image::PixelSpec& spec,
+                                 image::ResizeArithmetic arithmetic, const at::Tensor& rows) {
+  const auto tables = tables_for(picture.size, target, spec, arithmetic, rows.device());
+  kernels::PatchesParams params = params_of(tables->tables, tables->on_device.const_data_ptr<uint8_t>(), spec, target);
+  params.picture = {.pixels = picture.pixels,
+                    .height = picture.size.height,
+                    .width = picture.size.width,
+                    .row_stride = picture.row_stride,
+                    .column_stride = picture.column_stride,
+                    .channel_stride = picture.channel_stride,
+                    .frames = picture.frames,
+                    .frame_stride = picture.frame_stride};
+  params.out = rows.mutable_data_ptr();
+  params.out_stride = rows.stride(0);
+  params.out_columns = rows.size(1);
+  params.element = cuda::element_of(rows);
+  const auto scratch_bytes = static_cast<int64_t>(kernels::patches_scratch_bytes(params));
+  const at::Tensor scratch = at::empty({scratch_bytes}, rows.options().dtype(at::kByte));
+  params.scratch = scratch_bytes > 0 ? scratch.mutable_data_ptr() : nullptr;
+  cuda::check(kernels::write_patches(params, cuda::stream_of(rows)), "write_patches");
+}
+
+#else
+
+struct PixelKernels::Tables {};
+PixelKernels::PixelKernels() = default;
+PixelKernels::~PixelKernels() = default;
+
+void PixelKernels::write_patches(const DevicePicture&, Size, const image::PixelSpec&, image::ResizeArithmetic,
+                                 const at::Tensor&) {
+  throw_error(ErrorCode::unavailable, "preprocessing on a GPU: this build of oriel runs on the CPU only");
+}
+
+at::Tensor upload_pictures(std::span<const std::span<const uint8_t>>, c10::Device) {
+  throw_error(ErrorCode::unavailable, "preprocessing on a GPU: this build of oriel runs on the CPU only");
+}
+
+#endif
+
+}  // namespace oriel::ops

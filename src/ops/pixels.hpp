@@ -1,0 +1,54 @@
+#pragma once
+// image::write_patches on a GPU: the same values bit for bit, rounded where the tower computes in 16 bits.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "image/patches.hpp"
+#include "oriel/types.hpp"
+
+namespace oriel::ops {
+
+/// Bytes of one picture, or of equally large frames, in a GPU's memory. Strides in bytes, of either sign.
+struct DevicePicture {
+  const uint8_t* pixels = nullptr;  ///< red of the top left pixel
+  Size size;
+  int64_t row_stride = 0;
+  int64_t column_stride = 3;
+  int64_t channel_stride = 1;
+  int64_t frames = 1;
+  int64_t frame_stride = 0;
+};
+
+/// Copies pictures of `size` in host memory, RGB without padding, one behind the other to a GPU, behind what is
+/// enqueued on its current stream; the host does not wait for the copy. Result: uint8 [pictures * bytes of one].
+[[nodiscard]] at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device);
+
+/// The pixel kernels, with the tables of the last few resizes on the device. Safe from many threads.
+class PixelKernels {
+ public:
+  static constexpr size_t most_tables = 16;
+
+  PixelKernels();
+  ~PixelKernels();
+
+  /// Writes the rows of one temporal slot on the current stream; arguments as image::write_patches'. rows
+  /// [patches, spec.patch_values()] of float32, bfloat16 or float16 on the GPU, its rows dense. Throws as
+  /// image::write_patches, and unavailable in a build without CUDA.
+  void write_patches(const DevicePicture& picture, Size target, const image::PixelSpec& spec,
+                     image::ResizeArithmetic arithmetic, const at::Tensor& rows);
+
+ private:
+  struct Tables;
+  [[nodiscard]] std::shared_ptr<const Tables> tables_for(Size source, Size target, const image::PixelSpec& spec,
+                                                         image::ResizeArithmetic arithmetic, c10::Device device);
+
+  std::mutex mutex_;
+  std::list<std::shared_ptr<const Tables>> tables_;  ///< most recently used first
+};
+
+}  // namespace oriel::ops
