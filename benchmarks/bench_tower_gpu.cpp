@@ -73,7 +73,10 @@ void bench_call(const oriel::VisionTower& tower, const Arguments& arguments, con
   const at::ScalarType dtype = arguments.dtype == "float32"   ? at::kFloat
                                : arguments.dtype == "float16" ? at::kHalf
                                                               : at::kBFloat16;
-  const oriel::Patches patches = make_patches(tower, sizes_of(call), dtype);
+  const std::vector<oriel::Size> sizes = sizes_of(call);
+  const oriel::Patches patches = make_patches(tower, sizes, dtype);
+  const oriel::ImagePlan plan = tower.plan(sizes.front());
+  const int64_t planned = sizes.size() == 1 ? plan.working_bytes + plan.embedding_bytes : 0;
   const auto encode = [&] {
     auto rows = tower.encode(patches, {.embeddings_cpu = false});
     check(cudaDeviceSynchronize());
@@ -96,6 +99,7 @@ void bench_call(const oriel::VisionTower& tower, const Arguments& arguments, con
       .add("dtype", arguments.dtype)
       .add("patches", patches.values.size(0))
       .add("working_bytes", peak().peak - before)
+      .add("planned_bytes", planned)  // of one picture; 0 for several
       .add("first_ms", std::vector{first_ms})
       .add("ms", ms)
       .print();

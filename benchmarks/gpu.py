@@ -102,7 +102,7 @@ class Peer:
         return result
 
     def features(self, inputs: dict):
-        with self.torch.inference_mode():
+        with self.torch.no_grad():
             return self.model.get_image_features(**inputs).pooler_output
 
     def of_picture(self, picture: Path):
@@ -151,6 +151,8 @@ def measure_peers(name: str, peer: Peer, peers: list[str], calls: dict, repeats:
                 results[call][kind] = timed(torch, lambda: work(inputs), 3, repeats)
             except Exception as error:  # whatever the peer raises, such as out of memory
                 say(f"{name} {call} {kind}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            if kind == "compile":
+                torch._dynamo.reset()
             gc.collect()
             torch.cuda.empty_cache()
     return results

@@ -1,4 +1,9 @@
 // Whole towers on a GPU, through the public headers: against the CPU, packed and single, from graphs, from threads.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -41,7 +46,7 @@ class TowerOnGpu : public ::testing::Test {
       result.push_back(noise(width, height, static_cast<uint32_t>(width)));
     return result;
   }
-  static std::vector<float> values(const MMEmbedding& embedding) { return embedding.rows().to_float32(); }
+  static std::vector<float> values(const MMEmbedding& embedding) { return embedding.embeddings().to_float32(); }
   static double scale(const std::vector<float>& x) {
     double most = 0;
     for (const float value : x) most = std::max(most, std::abs(static_cast<double>(value)));
@@ -138,11 +143,92 @@ TEST_F(TowerOnGpu, ThreadsGetTheRowsOfTheirOwnPictures) {
   for (const double distance : worst) EXPECT_LT(distance, 1e-5);
 }
 
+TEST_F(TowerOnGpu, DeterministicPacksChangeNoBit) {
+  for (const std::string& family : families) {
+    SCOPED_TRACE(family);
+    const VisionTower tower = VisionTower::load(std::string(ORIEL_ASSETS) + "/tiny/" + family,
+                                                {.device = Device::cuda(), .deterministic = true});
+    const std::vector<Image> images = pictures();
+    for (int round = 0; round < 3; ++round) {  // plain, captured, replayed
+      const auto packed = tower.get_image_embeddings(images);
+      for (size_t i = 0; i < images.size(); ++i)
+        EXPECT_EQ(values(packed[i]), values(tower.get_image_embeddings(images[i]))) << "round " << round;
+    }
+  }
+}
+
+TEST_F(TowerOnGpu, PixelsOnTheDeviceGiveThePatchesOfTheHost) {
+  for (const std::string& family : families) {
+    SCOPED_TRACE(family);
+    const VisionTower tower = load(family, Device::cuda(), DType::float32);
+    for (const auto& [width, height] : std::vector<std::pair<int64_t, int64_t>>{{97, 33}, {640, 480}, {64, 200}}) {
+      const Image image = noise(width, height, 7);
+      const Patches host = tower.preprocess({&image, 1});
+      const at::Tensor bytes =
+          at::from_blob(const_cast<uint8_t*>(image.rgb().data()), {height, width, 3}, at::kByte).cuda();
+      const at::Tensor planes = bytes.permute({2, 0, 1}).contiguous();
+      const DevicePixelView views[] = {{.data = bytes.const_data_ptr<uint8_t>(), .size = {width, height}},
+                                       {.data = planes.const_data_ptr<uint8_t>(),
+                                        .size = {width, height},
+                                        .row_stride_bytes = width,
+                                        .column_stride_bytes = 1,
+                                        .channel_stride_bytes = width * height}};
+      for (const DevicePixelView& view : views) {
+        const Patches device = tower.preprocess({&view, 1});
+        EXPECT_EQ(device.values.device(), Device::cuda());
+        EXPECT_EQ(device.values.to_float32(), host.values.to_float32());
+        const auto rows = tower.get_image_embeddings({&view, 1});
+        const std::vector<float> expected = values(tower.get_image_embeddings(host).front());
+        EXPECT_LT(largest_difference(values(rows.front()), expected), 1e-5 * scale(expected));
+      }
+    }
+  }
+}
+
+TEST_F(TowerOnGpu, TwoThousandCallsOfMixedSizesTakeNoMoreMemory) {
+  const VisionTower tower = load("qwen2_5_vl", Device::cuda(), DType::bfloat16);
+  const auto reserved = [] {
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(0);
+    return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].current;
+  };
+  int64_t before = 0;
+  for (uint32_t call = 0; call < 2000; ++call) {
+    if (call == 400) before = reserved();  // every size has come by some times
+    (void)tower.get_image_embeddings(noise(30 + call * 37 % 300, 30 + call * 53 % 200, call));
+  }
+  EXPECT_LE(reserved(), before + (int64_t{64} << 20)) << "a segment or two of libtorch's allocator";
+}
+
+TEST_F(TowerOnGpu, ACallThatDoesNotFitIsRefusedBeforeItStarts) {
+  const VisionTower tower = load("pixtral", Device::cuda(), DType::bfloat16);
+  const Image image = noise(64, 64, 1);
+  const std::vector<float> rows = values(tower.get_image_embeddings(image));
+  const Patches small = tower.preprocess({&image, 1});
+  const int64_t side = 1 << 10;
+  Patches large;
+  large.images.push_back({.grid = {1, side, side}, .name = "large"});
+  large.values = from_torch(at::zeros({side * side, small.values.size(1)}, at::dtype(at::kBFloat16).device(at::kCUDA)));
+  c10::cuda::CUDACachingAllocator::emptyCache();  // of what other tests left behind
+  size_t free = 0;
+  size_t total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  const int64_t left = int64_t{256} << 20;  // the tower's work on `large` takes some 800 MiB
+  const at::Tensor taken = at::empty({static_cast<int64_t>(free) - left}, at::dtype(at::kByte).device(at::kCUDA));
+  try {
+    (void)tower.encode(large);
+    ADD_FAILURE() << "expected out_of_memory";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+    EXPECT_NE(std::string(error.what()).find("encode: 1048576 patches need "), std::string::npos) << error.what();
+  }
+  EXPECT_LT(largest_difference(values(tower.get_image_embeddings(image)), rows), 0.02 * scale(rows)) << "still usable";
+}
+
 TEST_F(TowerOnGpu, RowsStayOnTheDeviceIfWanted) {
   const VisionTower tower = load("pixtral", Device::cuda(), DType::bfloat16);
   const MMEmbedding embedding = tower.get_image_embeddings(noise(64, 64, 3), {.embeddings_cpu = false});
-  EXPECT_EQ(embedding.rows().device(), Device::cuda());
-  EXPECT_EQ(embedding.rows().dtype(), DType::bfloat16);
+  EXPECT_EQ(embedding.embeddings().device(), Device::cuda());
+  EXPECT_EQ(embedding.embeddings().dtype(), DType::bfloat16);
 }
 
 }  // namespace
