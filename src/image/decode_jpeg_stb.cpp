@@ -55,8 +55,17 @@ size_t end_of_scan(const Encoded& file, size_t at) {
   file.malformed("the file ends too early, within a scan");
 }
 
+/// Of two frame headers stb believes the first, while the limits were tested on the last one before the pixels.
+void check_frame(const Encoded& file, Bytes frame, Size stored) {
+  if (frame.size() < 5) file.malformed("expected a frame header of at least 5 bytes, got {}", frame.size());
+  const Size size{Encoded::big(frame.subspan(3, 2)), Encoded::big(frame.subspan(1, 2))};
+  if (size != stored) {
+    file.malformed("it holds two frames: {} x {} and {} x {}", size.width, size.height, stored.width, stored.height);
+  }
+}
+
 /// The file with the segments that decoding needs, in order. Throws unless it ends with an end marker.
-std::vector<uint8_t> checked_copy(const Encoded& file) {
+std::vector<uint8_t> checked_copy(const Encoded& file, Size stored) {
   std::vector<uint8_t> copy{0xFF, 0xD8};
   const auto append = [&copy](Bytes bytes) { copy.insert(copy.end(), bytes.begin(), bytes.end()); };
   int scans = 0;
@@ -78,6 +87,7 @@ std::vector<uint8_t> checked_copy(const Encoded& file) {
     if (marker == 0xC9 || marker == 0xCA)
       file.unsupported("JPEG with arithmetic coding; this build has no libjpeg-turbo");
     const bool is_frame = marker >= 0xC0 && marker <= 0xC2;
+    if (is_frame) check_frame(file, segment.subspan(4), stored);
     if (is_frame || marker == 0xC4 || marker == 0xDB || marker == 0xDD || marker == 0xE0 || marker == 0xEE) {
       append(segment);
     }
@@ -103,7 +113,7 @@ Pixels decode_jpeg_with_stb(const Encoded& file, const ImageInfo& info) {
   if (header.components == 4) {
     file.fail(ErrorCode::unavailable, "CMYK JPEG needs a build with libjpeg-turbo");
   }
-  const std::vector<uint8_t> copy = checked_copy(file);
+  const std::vector<uint8_t> copy = checked_copy(file, info.stored);
   if (copy.size() > INT_MAX) {
     file.fail(ErrorCode::limit_exceeded, "stb_image reads at most {} bytes, got {}", INT_MAX, copy.size());
   }

@@ -127,5 +127,19 @@ TEST(DecodeJpegWithStb, RefusesCmykByName) {
                [&] { return image::decode_jpeg_with_stb(image::Encoded(bytes, "cmyk.jpg"), info); });
 }
 
+// A picture of 60,000 x 60,000 in front of the small one, whose size the limits see.
+TEST(DecodeJpegWithStb, RefusesASecondFrameOfAnotherSize) {
+  ByteVector file = read_picture("444.jpg");
+  const ByteVector frame =
+      bytes_of({"\xFF\xC0\x00\x11\x08\xEA\x60\xEA\x60\x03\x01\x11\x00\x02\x11\x01\x03\x11\x01", 19});
+  file.insert(file.begin() + 2, frame.begin(), frame.end());
+  const image::Bytes bytes(reinterpret_cast<const uint8_t*>(file.data()), file.size());
+  const ImageInfo info = image::read_header(bytes, {}, "two.jpg");
+  expect_error(
+      ErrorCode::malformed_image,
+      fmt::format("two.jpg: it holds two frames: 60000 x 60000 and {} x {}", info.stored.width, info.stored.height),
+      [&] { return image::decode_jpeg_with_stb(image::Encoded(bytes, "two.jpg"), info); });
+}
+
 }  // namespace
 }  // namespace oriel::testing
