@@ -24,6 +24,7 @@ __device__ float sigmoid(float x) {
 
 template <typename T, ElementwiseFunction function>
 __device__ float apply(float x) {
+  if constexpr (function == ElementwiseFunction::identity) return x;
   if constexpr (function == ElementwiseFunction::relu) return x < 0.0F ? 0.0F : x;  // NaN stays NaN
   if constexpr (function == ElementwiseFunction::silu) return x * sigmoid<T>(x);
   if constexpr (function == ElementwiseFunction::quick_gelu) return x * sigmoid<T>(1.702F * x);
@@ -74,6 +75,8 @@ template <typename F>
 cudaError_t with_function(ElementwiseFunction function, F&& f) {
   using E = ElementwiseFunction;
   switch (function) {
+    case E::identity:
+      return f(std::integral_constant<E, E::identity>());
     case E::relu:
       return f(std::integral_constant<E, E::relu>());
     case E::silu:

@@ -14,7 +14,7 @@ namespace oriel::kernels {
 
 enum class Element { float32, bfloat16, float16 };
 
-enum class ElementwiseFunction { relu, silu, gelu_erf, gelu_tanh, quick_gelu };
+enum class ElementwiseFunction { identity, relu, silu, gelu_erf, gelu_tanh, quick_gelu };
 
 /// y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, or * (1 + weight) with weight_plus_one.
 struct RmsNormParams {

@@ -39,11 +39,13 @@ std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values, De
   const bool on_device =
       values.defined() && values.device() == device && (values.dtype() == DType::float32 || values.dtype() == dtype);
   if (!(on_host || on_device) || values.shape() != std::vector{total, patch_values})
-    throw_error(ErrorCode::invalid_argument,
-                "patches: expected float32 [{}, {}] in host memory for the grids given, got {}", total, patch_values,
-                values.defined() ? fmt::format("{} tensor of {} elements on {}", to_string(values.dtype()),
-                                               values.element_count(), to_string(values.device()))
-                                 : "an empty tensor");
+    throw_error(
+        ErrorCode::invalid_argument, "patches: expected float32 [{}, {}] in host memory{} for the grids given, got {}",
+        total, patch_values,
+        device == Device::cpu() ? "" : fmt::format(", or that or {} on {},", to_string(dtype), to_string(device)),
+        values.defined() ? fmt::format("{} tensor of {} elements on {}", to_string(values.dtype()),
+                                       values.element_count(), to_string(values.device()))
+                         : "an empty tensor");
   return grids;
 }
 
@@ -194,6 +196,7 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  (void)checked_grids(patches, traits().vit.patch_values, device, dtype);
   for (const PatchedImage& image : patches.images)
     if (const int64_t rows = architecture->rows(image.grid); options.max_tokens && rows > *options.max_tokens)
       throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}", image.name, rows,

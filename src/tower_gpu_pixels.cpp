@@ -13,6 +13,9 @@
 namespace oriel {
 namespace {
 
+constexpr int64_t longest_gpu_side = int64_t{1} << 20;  // of the pixel kernels
+constexpr int64_t longest_stride = int64_t{1} << 40;    // bytes
+
 ops::DevicePicture view_of(const DevicePixelView& pixels) {
   return {.pixels = pixels.data,
           .size = pixels.size,
@@ -30,6 +33,16 @@ void check(const DevicePixelView& pixels, const std::string& name, Device device
   if (pixels.column_stride_bytes == 0 || pixels.channel_stride_bytes == 0)
     throw_error(ErrorCode::invalid_argument, "{}: expected strides other than 0, got column {} and channel {}", name,
                 pixels.column_stride_bytes, pixels.channel_stride_bytes);
+  for (const int64_t stride : {pixels.row_stride_bytes, pixels.column_stride_bytes, pixels.channel_stride_bytes})
+    if (stride > longest_stride || stride < -longest_stride)
+      throw_error(ErrorCode::invalid_argument, "{}: expected strides of at most 2^40 bytes either way, got {}", name,
+                  stride);
+}
+
+void check_sides(Size size, const std::string& name) {
+  if (size.width > longest_gpu_side || size.height > longest_gpu_side)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected sides of at most 2^20 pixels on a GPU, got {} x {}", name,
+                size.width, size.height);
 }
 
 }  // namespace
@@ -41,6 +54,8 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
   for (const GpuPicture& picture : pictures) {
     if (picture.host == nullptr) check(picture.pixels, picture.name, device);
     targets.push_back(plan(picture.pixels.size, options, picture.name));
+    check_sides(picture.pixels.size, picture.name);
+    check_sides(targets.back().resized, picture.name);
     total += targets.back().grid.patches();
   }
   const c10::InferenceMode guard;

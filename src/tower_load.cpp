@@ -1,6 +1,7 @@
 // From a checkpoint directory to a tower, or to a report of what is in it.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <utility>
 
@@ -58,6 +59,9 @@ void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOp
   nn::VitWeights weights = architecture->load(reader);
   reader.finish();
   vit.emplace(traits().vit, std::move(weights));
+  // Calls may come on other streams than the loader's.
+  const c10::Device where = to_torch_device(device);
+  if (where.is_cuda()) c10::impl::VirtualGuardImpl(where.type()).getStream(where).synchronize();
   weight_bytes = reader.elements_found() * static_cast<int64_t>(size_in_bytes(dtype));
   fingerprint = make_fingerprint(files, reader.fingerprint(), dtype, deterministic);
 }

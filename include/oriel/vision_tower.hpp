@@ -141,11 +141,11 @@ struct Patches {
 /// A vision tower: preprocessing, transformer and projector of one checkpoint.
 ///
 /// All methods are const and may be called from many threads at once. Results in host memory are finished. Rows left on
-/// a GPU (embeddings_cpu = false) are enqueued on libtorch's current stream of the calling thread and valid in its
-/// order. Compute on the CPU uses libtorch's threads (set_compute_threads). A tower that was moved from may only be
-/// assigned to or destroyed. Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image
-/// (a shape that the family does not take; the message names the picture), cancelled, out_of_memory; after any of them
-/// the tower stays usable.
+/// a GPU (embeddings_cpu = false) and patches made there are enqueued on libtorch's current stream of the calling
+/// thread and valid in its order; a tower must not be destroyed before such work is done. Compute on the CPU uses
+/// libtorch's threads (set_compute_threads). A tower that was moved from may only be assigned to or destroyed. Errors
+/// common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family does not
+/// take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
 class ORIEL_API VisionTower {
  public:
   /// Loads a Hugging Face checkpoint directory: config.json, processor_config.json or preprocessor_config.json, and

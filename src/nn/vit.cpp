@@ -33,9 +33,11 @@ VitOutput Vit::forward(VitInput input, const std::vector<int64_t>& hidden_states
 #ifdef ORIEL_CUDA
   if (hidden_states.empty() && input.patches.is_cuda()) {
     const int64_t blocks = *std::max_element(spec_.feature_layers.begin(), spec_.feature_layers.end());
-    if (before_block) before_block(0, blocks);
     const auto plainly = [&](VitInput small) { return run(std::move(small), {}, {}).features; };
-    if (auto features = graphs_->run(spec_, input, plainly)) return {std::move(*features), {}};
+    if (auto features = graphs_->run(spec_, input, plainly)) {
+      if (before_block && blocks > 0) before_block(0, blocks);
+      return {std::move(*features), {}};
+    }
   }
 #endif
   return run(std::move(input), hidden_states, before_block);

@@ -50,7 +50,7 @@ Segments pad_segments(const Segments& segments, int64_t rows, int64_t count,
   Segments result;
   result.bounds = segments.bounds;
   result.longest_possible = segments.longest_possible;
-  const int64_t longest = segments.longest_possible > 0 ? segments.longest_possible : rows;
+  const int64_t longest = segments.longest_possible > 0 ? std::min(segments.longest_possible, rows) : rows;
   while (result.bounds.back() < rows) result.bounds.push_back(std::min(result.bounds.back() + longest, rows));
   if (static_cast<int64_t>(result.bounds.size()) - 1 > count)
     throw_error(ErrorCode::internal, "attention: expected at most {} segments, got {}", count,

@@ -127,7 +127,10 @@ at::Tensor Linear::checked(const at::Tensor& x) const {
   const bool padded_on_gpu = has_kernels && weight_.is_cuda() && x.size(-1) == weight_.size(1);
   if (x.size(-1) != in_ && !padded_on_gpu)
     throw_error(ErrorCode::internal, "linear: expected {} columns, got {}", in_, x.size(-1));
-  return has_kernels && weight_.is_cuda() ? pad_columns(x, weight_.size(1)) : x.contiguous();
+  if (!has_kernels || !weight_.is_cuda()) return x.contiguous();
+  const at::Tensor dense = pad_columns(x, weight_.size(1));
+  return reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 16 == 0 ? dense
+                                                                       : dense.clone();  // a view of the caller's
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const {

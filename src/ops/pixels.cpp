@@ -128,7 +128,12 @@ void PixelKernels::write_patches(const DevicePicture& picture, Size target, cons
   const auto scratch_bytes = static_cast<int64_t>(kernels::patches_scratch_bytes(params));
   const at::Tensor scratch = at::empty({scratch_bytes}, rows.options().dtype(at::kByte));
   params.scratch = scratch_bytes > 0 ? scratch.mutable_data_ptr() : nullptr;
-  cuda::check(kernels::write_patches(params, cuda::stream_of(rows)), "write_patches");
+  const cudaError_t error = kernels::write_patches(params, cuda::stream_of(rows));
+  if (error == cudaErrorInvalidValue)
+    throw_error(ErrorCode::limit_exceeded,
+                "a picture of {} x {} pixels resized to {} x {}: more than the GPU's kernels take", picture.size.width,
+                picture.size.height, target.width, target.height);
+  cuda::check(error, "write_patches");
 }
 
 #else

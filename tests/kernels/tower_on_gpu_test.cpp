@@ -3,6 +3,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -125,7 +126,7 @@ TEST_F(TowerOnGpu, PackedEqualsSingleWithinTheRoundingOfTheDtype) {
 }
 
 TEST_F(TowerOnGpu, ThreadsGetTheRowsOfTheirOwnPictures) {
-  const VisionTower tower = load("qwen2_5_vl", Device::cuda(), DType::float32);
+  const VisionTower tower = load("qwen2_5_vl", Device::cuda(), DType::bfloat16);
   const std::vector<Image> images = pictures();
   std::vector<std::vector<float>> expected;
   for (const Image& image : images) expected.push_back(values(tower.get_image_embeddings(image)));
@@ -133,6 +134,7 @@ TEST_F(TowerOnGpu, ThreadsGetTheRowsOfTheirOwnPictures) {
   std::vector<double> worst(4, 0.0);
   for (size_t thread = 0; thread < worst.size(); ++thread)
     threads.emplace_back([&, thread] {
+      const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());  // each its own
       for (size_t round = 0; round < 25; ++round) {
         const size_t i = (thread + round) % images.size();
         const auto rows = values(tower.get_image_embeddings(images[i]));
@@ -140,7 +142,9 @@ TEST_F(TowerOnGpu, ThreadsGetTheRowsOfTheirOwnPictures) {
       }
     });
   for (std::thread& thread : threads) thread.join();
-  for (const double distance : worst) EXPECT_LT(distance, 1e-5);
+  // A graph's products may take other algorithms than the plain call's: rounding of the dtype, not another picture's
+  // rows.
+  for (const double distance : worst) EXPECT_LT(distance, 0.02);
 }
 
 TEST_F(TowerOnGpu, DeterministicPacksChangeNoBit) {

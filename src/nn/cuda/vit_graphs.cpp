@@ -3,6 +3,7 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -57,14 +58,51 @@ struct VitGraphs::Entry {
 };
 
 struct VitGraphs::Shared {
-  at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();  ///< of all graphs: they never run at the same time
-  at::cuda::CUDAEvent done;                                    ///< behind the last use of the rooms
-  /// Of all captures: libtorch's allocator keeps the pool's blocks apart by stream.
-  c10::cuda::CUDAStream capturing = c10::cuda::getStreamFromPool();
+  at::cuda::MempoolId_t pool{0, 0};  ///< of all graphs: they never run at the same time
+  at::cuda::CUDAEvent done;          ///< behind the last use of the rooms
+  /// Of all captures, and of nobody else: what another thread enqueued here would be captured, too. One for all, since
+  /// libtorch's allocator keeps a pool's blocks apart by stream.
+  cudaStream_t capturing = nullptr;
+
+  Shared() { C10_CUDA_CHECK(cudaStreamCreateWithFlags(&capturing, cudaStreamNonBlocking)); }
+  ~Shared() { (void)cudaStreamDestroy(capturing); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
 };
 
 VitGraphs::VitGraphs() = default;
-VitGraphs::~VitGraphs() = default;
+
+VitGraphs::~VitGraphs() {
+  try {
+    if (shared_) shared_->done.synchronize();  // the rooms may be in use
+  } catch (const std::exception&) {
+    (void)cudaGetLastError();  // the GPU is lost, and with it what used them
+  }
+  entries_.clear();
+}
+
+namespace {
+
+/// Records the event on the stream when it ends, whatever happened: what was enqueued until then uses the rooms.
+class RecordAtEnd {
+ public:
+  RecordAtEnd(at::cuda::CUDAEvent& event, c10::cuda::CUDAStream stream) : event_(event), stream_(stream) {}
+  ~RecordAtEnd() {
+    try {
+      event_.record(stream_);
+    } catch (const std::exception&) {
+      (void)cudaGetLastError();
+    }
+  }
+  RecordAtEnd(const RecordAtEnd&) = delete;
+  RecordAtEnd& operator=(const RecordAtEnd&) = delete;
+
+ private:
+  at::cuda::CUDAEvent& event_;
+  c10::cuda::CUDAStream stream_;
+};
+
+}  // namespace
 
 std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& input, const Forward& forward) {
   const int64_t rows = input.patches.size(0);
@@ -80,8 +118,10 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
 
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   if (shared_->done.isCreated()) shared_->done.block(stream);
+  const RecordAtEnd record(shared_->done, stream);
   fill(entry.input.patches, input.patches);
   if (!entry.arranged_for.is_same(input.segments.cu_seqlens)) {
+    entry.arranged_for.reset();  // until all of it is there
     fill(entry.input.positions, input.positions);
     fill(entry.input.rotary.cos, input.rotary.cos);
     fill(entry.input.rotary.sin, input.rotary.sin);
@@ -95,17 +135,21 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
     entry.arranged_for = input.segments.cu_seqlens;
   }
 
-  at::Tensor result;
-  if (!std::exchange(entry.has_run, true)) {
-    result = forward(entry.input).narrow(0, 0, rows);
-  } else {
-    if (!entry.graph) capture(entry, forward);
-    if (entry.is_plain) return std::nullopt;
-    entry.graph->replay();
-    result = entry.features.narrow(0, 0, rows).clone();
+  if (!entry.has_run) {
+    at::Tensor result = forward(entry.input).narrow(0, 0, rows);
+    entry.has_run = true;
+    return result;
   }
-  shared_->done.record(stream);
-  return result;
+  if (!entry.graph) capture(entry, forward);
+  if (entry.is_plain) return std::nullopt;
+  entry.graph->replay();
+  ++replays_;
+  return entry.features.narrow(0, 0, rows).clone();
+}
+
+int64_t VitGraphs::replays() {
+  const std::lock_guard lock(mutex_);
+  return replays_;
 }
 
 VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const VitInput& input) {
@@ -137,8 +181,12 @@ VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const
 
 /// Other threads may go on allocating and launching meanwhile. What fails here, fails for good: the size runs plainly.
 void VitGraphs::capture(Entry& entry, const Forward& forward) {
+  // The pool ends with the last graph that used it; libtorch takes no further capture into it then.
+  if (std::none_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.graph != nullptr; }))
+    shared_->pool = at::cuda::graph_pool_handle();
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
-  const c10::cuda::CUDAStreamGuard guard(shared_->capturing);
+  const c10::DeviceIndex device = entry.input.patches.device().index();
+  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromExternal(shared_->capturing, device));
   try {
     graph->capture_begin(shared_->pool, cudaStreamCaptureModeThreadLocal);
     try {
@@ -153,6 +201,7 @@ void VitGraphs::capture(Entry& entry, const Forward& forward) {
     (void)cudaGetLastError();
     entry.features.reset();
     entry.is_plain = true;
+    (void)graph.release();  // if it could not end, libtorch's allocator still refers to it
   }
 }
 

@@ -30,6 +30,8 @@ class VitGraphs {
 
   /// The features of `input`, enqueued on the current stream, or nothing if this input is to be run plainly.
   [[nodiscard]] std::optional<at::Tensor> run(const VitSpec& spec, const VitInput& input, const Forward& forward);
+  /// How many calls were replayed so far: tests ask, so that they know which path they test.
+  [[nodiscard]] int64_t replays();
 
  private:
   struct Key;
@@ -42,6 +44,7 @@ class VitGraphs {
   std::mutex mutex_;
   std::list<Entry> entries_;  ///< most recently used first
   std::unique_ptr<Shared> shared_;
+  int64_t replays_ = 0;
 };
 
 }  // namespace oriel::nn

@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <tuple>
 #include <vector>
 
@@ -35,8 +37,10 @@ struct Chip {
 };
 
 Chip chip_of(c10::Device device) {
-  static std::vector<Chip> chips(64);
-  Chip& chip = chips.at(static_cast<size_t>(device.index()));  // racing threads write the same values
+  static std::mutex mutex;
+  static std::map<c10::DeviceIndex, Chip> chips;
+  const std::lock_guard lock(mutex);
+  Chip& chip = chips[device.index()];
   if (chip.processors == 0) {
     Chip found;
     check(cudaDeviceGetAttribute(&found.major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");

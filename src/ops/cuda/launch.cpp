@@ -77,7 +77,7 @@ kernels::ElementwiseFunction function_of(Activation activation) {
     case Activation::quick_gelu:
       return F::quick_gelu;
     case Activation::identity:
-      break;
+      return F::identity;
   }
   throw_error(ErrorCode::internal, "activation {}: has no kernel", static_cast<int>(activation));
 }
