@@ -1,6 +1,6 @@
 #pragma once
-// What oriel does without libtorch, from many threads at once: written for ThreadSanitizer (docs/testing.md), and held
-// to single-threaded results in every build.
+// Many threads at once. The tests of this folder are what oriel does without libtorch, written for ThreadSanitizer
+// (docs/testing.md) and held to single-threaded results in every build; those of tests/tower share the tool.
 #include <gtest/gtest.h>
 
 #include <barrier>

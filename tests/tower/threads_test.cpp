@@ -1,35 +1,13 @@
 // One tower, many threads.
 #include <algorithm>
 #include <atomic>
-#include <barrier>
-#include <thread>
 
+#include "threads/in_threads.hpp"
 #include "tower/checkpoints.hpp"
 #include "tower/golden.hpp"
 
 namespace oriel {
 namespace {
-
-constexpr int thread_count = 8;
-
-/// Runs `body(thread)` in eight threads that start together. What they throw fails the test.
-template <typename Body>
-void in_threads(const Body& body) {
-  std::barrier start(thread_count);
-  std::vector<std::string> failures(thread_count);
-  std::vector<std::thread> threads;
-  for (int i = 0; i < thread_count; ++i)
-    threads.emplace_back([&, i] {
-      start.arrive_and_wait();
-      try {
-        body(i);
-      } catch (const std::exception& error) {
-        failures[static_cast<size_t>(i)] = error.what();
-      }
-    });
-  for (std::thread& thread : threads) thread.join();
-  for (const std::string& failure : failures) EXPECT_EQ(failure, "");
-}
 
 class Threads : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Tiny, Threads, testing::ValuesIn(tiny_names), [](const auto& test) { return test.param; });
