@@ -196,6 +196,7 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  if (patches.images.empty()) return {};
   (void)checked_grids(patches, traits().vit.patch_values, device, dtype);
   for (const PatchedImage& image : patches.images)
     if (const int64_t rows = architecture->rows(image.grid); options.max_tokens && rows > *options.max_tokens)
