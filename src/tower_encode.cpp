@@ -4,7 +4,6 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -110,7 +109,7 @@ PlacedArrangement VisionTower::Impl::arrange(const std::vector<Grid>& grids) con
                   .window_segments = segments(std::move(arrangement.cu_window_seqlens), arrangement.longest_window)}};
   };
   if (where.is_cpu()) return make();
-  return *arrangements.get(grids, c10::impl::VirtualGuardImpl(where.type()).getStream(where).id(), make);
+  return *arrangements.get(grids, ops::current_stream(where).id(), make);
 }
 
 /// Throws out_of_memory for a call on a GPU that has not the memory for it, before anything of it is done.
@@ -126,18 +125,22 @@ void VisionTower::Impl::check_fits(const std::vector<Grid>& grids, c10::Device w
                 to_string(device), available);
 }
 
-VisionTower::Impl::Encoded VisionTower::Impl::encode_one_by_one(const Patches& patches,
+void VisionTower::Impl::check_has_weights() const {
+  if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
+}
+
+VisionTower::Impl::Encoded VisionTower::Impl::encode_one_by_one(const Patches& patches, const std::vector<Grid>& grids,
                                                                 const std::vector<int64_t>& layers,
                                                                 const EncodeOptions& options) const {
   Encoded result;
   std::vector<std::vector<at::Tensor>> hidden(layers.size());
   int64_t begin = 0;
-  for (const PatchedImage& image : patches.images) {
-    const int64_t end = begin + image.grid.patches();
-    Encoded one = encode({patches.values.rows(begin, end), {image}}, layers, options);
+  for (size_t i = 0; i < grids.size(); ++i) {
+    const int64_t end = begin + grids[i].patches();
+    Encoded one = encode_checked({patches.values.rows(begin, end), {patches.images[i]}}, {grids[i]}, layers, options);
     begin = end;
     result.rows.insert(result.rows.end(), one.rows.begin(), one.rows.end());
-    for (size_t i = 0; i < one.hidden_states.size(); ++i) hidden[i].push_back(one.hidden_states[i]);
+    for (size_t k = 0; k < one.hidden_states.size(); ++k) hidden[k].push_back(one.hidden_states[k]);
   }
   for (const auto& states : hidden) result.hidden_states.push_back(at::cat(states));
   return result;
@@ -145,12 +148,17 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_one_by_one(const Patches& p
 
 VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, const std::vector<int64_t>& layers,
                                                      const EncodeOptions& options) const {
-  if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
+  check_has_weights();
   if (patches.images.empty()) return {};
-  const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
+  return encode_checked(patches, checked_grids(patches, traits().vit.patch_values, device, dtype), layers, options);
+}
+
+VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patches, const std::vector<Grid>& grids,
+                                                             const std::vector<int64_t>& layers,
+                                                             const EncodeOptions& options) const {
   const std::vector<int64_t> wanted = resolved_layers(layers, traits().vit.depth);
   if (deterministic && device.kind == Device::Kind::cpu && grids.size() > 1)
-    return encode_one_by_one(patches, layers, options);
+    return encode_one_by_one(patches, grids, layers, options);
   const c10::InferenceMode guard;
   const ops::DeterministicProducts deterministic_products(deterministic);
   return with_torch_errors("encode", [&]() -> Encoded {
@@ -197,15 +205,14 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
   if (patches.images.empty()) return {};
-  (void)checked_grids(patches, traits().vit.patch_values, device, dtype);
+  const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
   for (const PatchedImage& image : patches.images)
-    if (const int64_t rows = architecture->rows(image.grid); options.max_tokens && rows > *options.max_tokens)
-      throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}", image.name, rows,
-                  *options.max_tokens);
+    check_tokens(architecture->rows(image.grid), options.max_tokens, image.name);
   const bool baked = options.layout == TokenLayout::exllamav2;
   if (baked && !options.token_rows)
     throw_error(ErrorCode::invalid_argument, "layout exllamav2: expected token_rows, got none");
-  const std::vector<at::Tensor> rows = encode(patches, {}, encode_options(options)).rows;
+  check_has_weights();
+  const std::vector<at::Tensor> rows = encode_checked(patches, grids, {}, encode_options(options)).rows;
 
   std::vector<MMEmbedding> result;
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -58,8 +58,13 @@ struct VisionTower::Impl {
   /// Runs the tower; with `layers`, returns those hidden states in the processor's order instead of rows.
   [[nodiscard]] Encoded encode(const Patches& patches, const std::vector<int64_t>& layers,
                                const EncodeOptions& options) const;
-  [[nodiscard]] Encoded encode_one_by_one(const Patches& patches, const std::vector<int64_t>& layers,
-                                          const EncodeOptions& options) const;
+  /// The same for patches whose grids, at least one, are checked.
+  [[nodiscard]] Encoded encode_checked(const Patches& patches, const std::vector<Grid>& grids,
+                                       const std::vector<int64_t>& layers, const EncodeOptions& options) const;
+  [[nodiscard]] Encoded encode_one_by_one(const Patches& patches, const std::vector<Grid>& grids,
+                                          const std::vector<int64_t>& layers, const EncodeOptions& options) const;
+  /// Throws invalid_argument for a tower that was loaded without weights.
+  void check_has_weights() const;
   void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };
@@ -69,6 +74,10 @@ struct VisionTower::Impl {
 [[nodiscard]] EncodeOptions encode_options(const EmbedOptions& options);
 
 [[nodiscard]] image::ResizeArithmetic arithmetic(ResizeBackend backend);
+
+/// Throws limit_exceeded if there is a limit of tokens and `rows` are more.
+void check_tokens(int64_t rows, const std::optional<int64_t>& most, const std::string& name,
+                  const std::string& advice = {});
 
 /// Throws cancelled if a stop was requested.
 void check_cancelled(const std::stop_token& token);

@@ -1,7 +1,6 @@
 // From a checkpoint directory to a tower, or to a report of what is in it.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "core/error.hpp"
 #include "core/hash.hpp"
 #include "device.hpp"
+#include "ops/device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
@@ -61,7 +61,7 @@ void VisionTower::Impl::load_weights(const arch::ModelFiles& files, const LoadOp
   vit.emplace(traits().vit, std::move(weights));
   // Calls may come on other streams than the loader's.
   const c10::Device where = to_torch_device(device);
-  if (where.is_cuda()) c10::impl::VirtualGuardImpl(where.type()).getStream(where).synchronize();
+  if (where.is_cuda()) ops::current_stream(where).synchronize();
   weight_bytes = reader.elements_found() * static_cast<int64_t>(size_in_bytes(dtype));
   fingerprint = make_fingerprint(files, reader.fingerprint(), dtype, deterministic);
 }

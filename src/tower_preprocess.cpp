@@ -49,13 +49,6 @@ void check_target(const arch::Traits& traits, const arch::ImageTarget& target, c
                 target.resized.width, target.resized.height, values, most_patch_bytes / 4);
 }
 
-void check_tokens(int64_t rows, const std::optional<int64_t>& most, const std::string& name,
-                  const std::string& advice = {}) {
-  if (most && rows > *most)
-    throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}{}", name, rows, *most,
-                advice);
-}
-
 /// A pixel limit that would have kept the picture within its tokens, if there is one; tried before it is said.
 std::string pixel_advice(const arch::Architecture& architecture, Size size, const arch::PixelBudget& budget,
                          int64_t most_tokens) {
@@ -115,6 +108,13 @@ struct PatchBuffer {
 };
 
 }  // namespace
+
+void check_tokens(int64_t rows, const std::optional<int64_t>& most, const std::string& name,
+                  const std::string& advice) {
+  if (most && rows > *most)
+    throw_error(ErrorCode::limit_exceeded, "{}: needs {} tokens, more than max_tokens = {}{}", name, rows, *most,
+                advice);
+}
 
 image::ResizeArithmetic arithmetic(ResizeBackend backend) {
   switch (backend) {

@@ -47,7 +47,8 @@ void refuse_other_kinds(const Encoded& file, int marker, Bytes frame) {
 void read_frame(const Encoded& file, int marker, Bytes frame, JpegHeader& header) {
   if (frame.size() < 6) file.malformed("expected a frame header of at least 6 bytes, got {}", frame.size());
   refuse_other_kinds(file, marker, frame);
-  header.info.stored = positive_size(file, Encoded::big(frame.subspan(3, 2)), Encoded::big(frame.subspan(1, 2)));
+  const Size size = frame_size(frame);
+  header.info.stored = positive_size(file, size.width, size.height);
   header.components = frame[5];
 }
 
@@ -103,6 +104,8 @@ JpegHeader read_jpeg_markers(const Encoded& file) {
   header.info.orientation = choose_orientation(metadata.exif, metadata.xmp);
   return header;
 }
+
+Size frame_size(Bytes frame) { return {Encoded::big(frame.subspan(3, 2)), Encoded::big(frame.subspan(1, 2))}; }
 
 ImageInfo read_jpeg_header(const Encoded& file) { return read_jpeg_markers(file).info; }
 

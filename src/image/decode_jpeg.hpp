@@ -12,4 +12,7 @@ struct JpegHeader {
 
 [[nodiscard]] JpegHeader read_jpeg_markers(const Encoded& file);
 
+/// What a frame header of at least five bytes says (ITU T.81 B.2.2), not checked; sides may be 0.
+[[nodiscard]] Size frame_size(Bytes frame);
+
 }  // namespace oriel::image

@@ -58,7 +58,7 @@ size_t end_of_scan(const Encoded& file, size_t at) {
 /// Of two frame headers stb believes the first, while the limits were tested on the last one before the pixels.
 void check_frame(const Encoded& file, Bytes frame, Size stored) {
   if (frame.size() < 5) file.malformed("expected a frame header of at least 5 bytes, got {}", frame.size());
-  const Size size{Encoded::big(frame.subspan(3, 2)), Encoded::big(frame.subspan(1, 2))};
+  const Size size = frame_size(frame);
   if (size != stored) {
     file.malformed("it holds two frames: {} x {} and {} x {}", size.width, size.height, stored.width, stored.height);
   }

@@ -1,5 +1,7 @@
 #include "ops/device.hpp"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #ifdef ORIEL_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
 
@@ -34,5 +36,7 @@ int compute_capability([[maybe_unused]] c10::Device device) {
 #endif
   return 0;
 }
+
+c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
 
 }  // namespace oriel::ops

@@ -1,5 +1,6 @@
 #pragma once
 #include <c10/core/Device.h>
+#include <c10/core/Stream.h>
 
 #include <cstdint>
 
@@ -11,5 +12,8 @@ namespace oriel::ops {
 
 /// Ten times the major number and the minor one: 90 for an H100. 0 on the CPU.
 [[nodiscard]] int compute_capability(c10::Device device);
+
+/// libtorch's current stream of this thread on a GPU, or its stand-in on the CPU.
+[[nodiscard]] c10::Stream current_stream(c10::Device device);
 
 }  // namespace oriel::ops

@@ -4,13 +4,13 @@
 
 #ifdef ORIEL_CUDA
 #include <ATen/ops/empty.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "image/resize_tables.hpp"
 #include "ops/cuda/launch.hpp"
+#include "ops/device.hpp"
 #include "pixels.h"
 #endif
 
@@ -86,7 +86,7 @@ std::shared_ptr<const PixelKernels::Tables> PixelKernels::tables_for(Size source
                                                                      const image::PixelSpec& spec,
                                                                      image::ResizeArithmetic arithmetic,
                                                                      c10::Device device) {
-  const int64_t stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device).id();
+  const int64_t stream = current_stream(device).id();
   const auto fits = [&](const std::shared_ptr<const Tables>& t) {
     return t->source == source && t->target == target && t->arithmetic == arithmetic && t->stream == stream &&
            same_values(t->spec, spec);
