@@ -5,13 +5,12 @@
 namespace oriel::text {
 namespace {
 
+size_t axes_of(const Sequence& sequence) { return sequence.positions.size() / sequence.ids.size(); }
+
 bool agree(const Sequence& a, const Sequence& b, size_t token) {
-  if (a.ids[token] != b.ids[token]) return false;
-  for (int64_t axis = 0; axis < a.axes; ++axis)
-    if (a.positions[static_cast<size_t>(axis * a.stride) + token] !=
-        b.positions[static_cast<size_t>(axis * b.stride) + token])
-      return false;
-  return true;
+  const size_t axes = axes_of(a);
+  return a.ids[token] == b.ids[token] &&
+         std::ranges::equal(a.positions.subspan(token * axes, axes), b.positions.subspan(token * axes, axes));
 }
 
 /// `cut`, or the begin of the block that it lies in.
@@ -24,7 +23,7 @@ int64_t before_block(std::span<const Block> blocks, int64_t cut) {
 }  // namespace
 
 int64_t reusable_prefix(const Sequence& cached, const Sequence& prompt) {
-  if (cached.axes != prompt.axes || prompt.ids.empty()) return 0;
+  if (cached.ids.empty() || prompt.ids.empty() || axes_of(cached) != axes_of(prompt)) return 0;
   const size_t longest = std::min(cached.ids.size(), prompt.ids.size() - 1);
   size_t token = 0;
   while (token < longest && agree(cached, prompt, token)) ++token;

@@ -2,20 +2,20 @@
 // How much of a prompt a KV cache holds already.
 #include <cstdint>
 #include <span>
-#include <utility>
 
 namespace oriel::text {
 
-/// Half-open range of tokens that see each other in both directions.
-using Block = std::pair<int64_t, int64_t>;
+/// Tokens [begin, end) that see each other in both directions.
+struct Block {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
 
 /// A sequence of tokens, or what a slot of the cache holds of one.
 struct Sequence {
   std::span<const int64_t> ids = {};
-  std::span<const int64_t> positions = {};  ///< [axes, stride], of which the first ids.size() columns count
-  int64_t axes = 0;
-  int64_t stride = 0;
-  std::span<const Block> blocks = {};  ///< ascending
+  std::span<const int64_t> positions = {};  ///< [ids, axes]
+  std::span<const Block> blocks = {};       ///< ascending
 };
 
 /// Tokens at the begin of `prompt` whose keys and values in `cached` are those of the prompt: ids and positions agree,

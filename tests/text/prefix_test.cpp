@@ -16,9 +16,7 @@ struct Tokens {
   Sequence sequence() {
     if (positions.empty())
       for (size_t i = 0; i < ids.size(); ++i) positions.push_back(static_cast<int64_t>(i));
-    const auto length = static_cast<int64_t>(ids.size());
-    const auto axes = static_cast<int64_t>(positions.size()) / length;
-    return {ids, positions, axes, length, blocks};
+    return {ids, positions, blocks};
   }
 };
 
@@ -51,13 +49,7 @@ TEST(Prefix, BackingOffForOneMayMeetABlockOfTheOther) {
 TEST(Prefix, PositionsThatDifferEndIt) {
   EXPECT_EQ(reusable({{1, 2, 3, 4}, {}, {0, 1, 2, 3}}, {{1, 2, 3, 4}, {}, {0, 1, 5, 6}}), 2);
   // Three axes; the third differs at the second token.
-  EXPECT_EQ(reusable({{1, 2, 3}, {}, {0, 1, 2, 0, 1, 2, 0, 1, 2}}, {{1, 2, 3}, {}, {0, 1, 2, 0, 1, 2, 0, 9, 2}}), 1);
-}
-
-TEST(Prefix, OnlyTheFilledColumnsOfThePositionsCount) {
-  const std::vector<int64_t> ids{1, 2, 3};
-  const std::vector<int64_t> room{0, 1, 2, 0, 0, 0, 1, 2, 0, 0};
-  EXPECT_EQ(reusable_prefix({ids, room, 2, 5, {}}, Tokens{{1, 2, 3, 4}, {}, {0, 1, 2, 3, 0, 1, 2, 3}}.sequence()), 3);
+  EXPECT_EQ(reusable({{1, 2, 3}, {}, {0, 0, 0, 1, 1, 1, 2, 2, 2}}, {{1, 2, 3}, {}, {0, 0, 0, 1, 1, 9, 2, 2, 2}}), 1);
 }
 
 }  // namespace
