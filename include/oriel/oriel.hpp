@@ -7,6 +7,7 @@
 #include <oriel/mm_embedding.hpp>
 #include <oriel/safetensors.hpp>
 #include <oriel/tensor.hpp>
+#include <oriel/tokenizer.hpp>
 #include <oriel/types.hpp>
 #include <oriel/version.hpp>
 #include <oriel/vision_tower.hpp>
