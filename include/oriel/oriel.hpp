@@ -3,10 +3,12 @@
 #include <oriel/embedding_cache.hpp>
 #include <oriel/error.hpp>
 #include <oriel/image.hpp>
+#include <oriel/load_options.hpp>
 #include <oriel/log.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/safetensors.hpp>
 #include <oriel/tensor.hpp>
+#include <oriel/text_model.hpp>
 #include <oriel/tokenizer.hpp>
 #include <oriel/types.hpp>
 #include <oriel/version.hpp>
