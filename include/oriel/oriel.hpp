@@ -1,5 +1,6 @@
 #pragma once
 // oriel: the image half of vision-language models. One include for everything but oriel/torch.hpp.
+#include <oriel/chat.hpp>
 #include <oriel/embedding_cache.hpp>
 #include <oriel/error.hpp>
 #include <oriel/image.hpp>
@@ -7,6 +8,7 @@
 #include <oriel/mm_embedding.hpp>
 #include <oriel/safetensors.hpp>
 #include <oriel/tensor.hpp>
+#include <oriel/tokenizer.hpp>
 #include <oriel/types.hpp>
 #include <oriel/version.hpp>
 #include <oriel/vision_tower.hpp>
