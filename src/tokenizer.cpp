@@ -261,9 +261,8 @@ TextStream::~TextStream() = default;
 
 std::string TextStream::push(int64_t id) {
   const tokenizer::Pipeline& pipeline = impl_->vocabulary.impl_->files.pipeline;
-  const auto token = pipeline.token(id);
-  if (!token || (impl_->options.skip_special_tokens && pipeline.is_special(id))) return {};
-  return impl_->stream.push(*token);
+  const auto token = pipeline.decoded_token(id, impl_->options.skip_special_tokens);
+  return token ? impl_->stream.push(*token) : std::string();
 }
 
 std::string TextStream::finish() { return impl_->stream.finish(); }

@@ -135,8 +135,9 @@ void AddedTokens::build(const Normalizer& normalizer) {
   // Of tokens that are normalized to the same text the special ones come first, as in `tokenizers`.
   for (const bool special : {true, false}) {
     for (uint32_t index = 0; index < tokens_.size(); ++index) {
-      const AddedToken& token = tokens_[index];
+      AddedToken& token = tokens_[index];
       if (token.special != special) continue;
+      token.decoded = token.content;
       if (!token.normalized) {
         raw_.add(token.content, index);
         continue;
@@ -144,6 +145,7 @@ void AddedTokens::build(const Normalizer& normalizer) {
       AlignedText content({token.content, nullptr, 0, true}, false);
       normalizer.apply(content);
       normalized_.add(content.text(), index);
+      token.decoded = content.text();
       has_normalized_ = true;
     }
   }

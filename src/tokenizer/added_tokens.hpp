@@ -22,6 +22,7 @@ struct AddedToken {
   bool lstrip = false;       ///< takes the white space before it
   bool rstrip = false;       ///< and behind it
   bool normalized = false;   ///< looked for in normalized text
+  std::string decoded = {};  ///< what decoders get: the content, normalized if it is looked for so
 
   /// An element of "added_tokens", or a value of "added_tokens_decoder"; its id is not read.
   [[nodiscard]] static AddedToken read(const Json& json);

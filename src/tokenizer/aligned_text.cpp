@@ -52,12 +52,15 @@ void AlignedText::replace(const std::vector<Pattern::Match>& matches, std::strin
                        alignment_.begin() + static_cast<ptrdiff_t>(end));
     done = end;
   };
+  // The last character of the match; what is put in front stands for the first one, as in `tokenizers`.
+  const auto stands_for = [&](const Pattern::Match& match) {
+    if (alignment_.empty()) return Span{begin_, begin_};
+    return alignment_[match.end > 0 ? match.end - 1 : 0];
+  };
   for (const Pattern::Match& match : matches) {
     keep_until(match.begin);
     text += content;
-    if (tracked_)
-      alignment.insert(alignment.end(), content.size(),
-                       match.end > 0 ? alignment_[match.end - 1] : Span{begin_, begin_});
+    if (tracked_) alignment.insert(alignment.end(), content.size(), stands_for(match));
     done = match.end;
   }
   keep_until(text_.size());

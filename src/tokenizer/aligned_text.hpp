@@ -43,7 +43,7 @@ class AlignedText {
 
   /// Puts `content` in the place of each match; it stands for the last character of what it replaces.
   void replace(const std::vector<Pattern::Match>& matches, std::string_view content);
-  /// Puts `content`, which stands for nothing, in front.
+  /// Puts `content` in front; it stands for the first character.
   void prepend(std::string_view content) { replace({{0, 0}}, content); }
   /// Unicode 9's composed form. A character that was put together stands for its first part.
   void compose();

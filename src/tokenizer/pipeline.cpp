@@ -26,10 +26,15 @@ void Pipeline::finish() {
 /// One text on its way.
 class Pipeline::Run {
  public:
-  Run(const Pipeline& pipeline, std::span<const Span> plain, Output output)
-      : pipeline_(pipeline), plain_(plain), output_(output), tracked_(output.spans != nullptr || is_mixed()) {}
+  Run(const Pipeline& pipeline, std::string_view text, std::span<const Span> plain, Output output)
+      : pipeline_(pipeline),
+        text_(text),
+        plain_(plain),
+        output_(output),
+        tracked_(output.spans != nullptr || is_mixed()) {}
 
-  void encode(const Piece& text) {
+  void encode(bool at_start) {
+    const Piece text{text_, nullptr, 0, at_start};
     std::vector<TokenPart> parts;
     pipeline_.added_.split_raw(text.text, plain_, parts);
     for (const TokenPart& part : parts) {
@@ -90,12 +95,22 @@ class Pipeline::Run {
   }
   void add_span(std::string_view token, Span span) {
     const PostProcessor& post_processor = pipeline_.post_processor_;
-    if (post_processor.trims_offsets()) span = post_processor.trim(token, span, is_first_ || span.begin == 0);
+    if (post_processor.trims_offsets()) span = trim(span, post_processor.blanks(token, is_first_ || span.begin == 0));
     output_.spans->push_back(span);
     is_first_ = false;
   }
 
+  [[nodiscard]] Span trim(Span span, PostProcessor::Blanks blanks) const {
+    for (uint32_t i = 0; i < blanks.leading && span.begin < span.end; ++i)
+      span.begin += static_cast<uint32_t>(utf8_length(text_[span.begin]));
+    for (uint32_t i = 0; i < blanks.trailing && span.end > span.begin; ++i) do {
+        --span.end;
+      } while (span.end > span.begin && (static_cast<unsigned char>(text_[span.end]) & 0xc0) == 0x80);
+    return span;
+  }
+
   const Pipeline& pipeline_;
+  std::string_view text_;
   std::span<const Span> plain_;
   Output output_;
   bool tracked_;
@@ -105,7 +120,7 @@ class Pipeline::Run {
 };
 
 void Pipeline::encode(std::string_view text, std::span<const Span> plain, bool at_start, Output output) const {
-  Run(*this, plain, output).encode({text, nullptr, 0, at_start});
+  Run(*this, text, plain, output).encode(at_start);
 }
 
 std::optional<std::string_view> Pipeline::token(int64_t id) const {
@@ -113,6 +128,14 @@ std::optional<std::string_view> Pipeline::token(int64_t id) const {
   if (const AddedToken* added = added_.find(static_cast<uint32_t>(id))) return added->content;
   const auto& token = bpe_.vocabulary().token(static_cast<uint32_t>(id));
   return token ? std::optional<std::string_view>(*token) : std::nullopt;
+}
+
+std::optional<std::string_view> Pipeline::decoded_token(int64_t id, bool skip_special) const {
+  if (id < 0 || id >= id_limit) return std::nullopt;
+  const AddedToken* added = added_.find(static_cast<uint32_t>(id));
+  if (added == nullptr) return token(id);
+  if (skip_special && added->special && added->decoded == added->content) return std::nullopt;
+  return added->decoded;
 }
 
 std::optional<uint32_t> Pipeline::id(std::string_view token) const {

@@ -40,6 +40,9 @@ class Pipeline {
 
   /// The token as the file writes it; nothing for ids without one.
   [[nodiscard]] std::optional<std::string_view> token(int64_t id) const;
+  /// What the decoder gets for an id. `tokenizers` knows a special token by its content alone, so that one which is
+  /// normalized to another text is not left out.
+  [[nodiscard]] std::optional<std::string_view> decoded_token(int64_t id, bool skip_special) const;
   [[nodiscard]] std::optional<uint32_t> id(std::string_view token) const;
   [[nodiscard]] bool is_special(int64_t id) const;
   [[nodiscard]] int64_t vocabulary_size() const { return std::max(bpe_.vocabulary().end(), added_.end()); }

@@ -55,7 +55,7 @@ void PostProcessor::add_template(const Json& json) {
   suffix_.insert(suffix_.end(), after.begin(), after.end());
 }
 
-Span PostProcessor::trim(std::string_view token, Span offsets, bool is_first) const {
+PostProcessor::Blanks PostProcessor::blanks(std::string_view token, bool is_first) const {
   const uint32_t space = byte_alphabet[' '];
   std::vector<bool> is_space;
   for (size_t i = 0; i < token.size();) {
@@ -68,10 +68,8 @@ Span PostProcessor::trim(std::string_view token, Span offsets, bool is_first) co
   uint32_t leading = count_while(is_space.begin(), is_space.end());
   const uint32_t trailing = count_while(is_space.rbegin(), is_space.rend());
   // The space that was put in front of a text is none of it.
-  if (leading > 0 && adds_prefix_space_ && is_first && leading == 1) leading = 0;
-  if (leading > 0) offsets.begin = std::min(offsets.begin + leading, offsets.end);
-  if (trailing > 0 && offsets.end >= trailing) offsets.end = std::max(offsets.end - trailing, offsets.begin);
-  return offsets;
+  if (leading == 1 && adds_prefix_space_ && is_first) leading = 0;
+  return {leading, trailing};
 }
 
 }  // namespace oriel::tokenizer

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "core/json.hpp"
-#include "tokenizer/aligned_text.hpp"
 
 namespace oriel::tokenizer {
 
@@ -20,8 +19,12 @@ class PostProcessor {
   [[nodiscard]] const std::vector<int64_t>& suffix() const { return suffix_; }
   /// Whether a token's offsets leave out the white space at its ends.
   [[nodiscard]] bool trims_offsets() const { return trims_offsets_; }
-  /// The offsets without it; `token` is in ByteLevel's alphabet.
-  [[nodiscard]] Span trim(std::string_view token, Span offsets, bool is_first) const;
+  /// How many characters of white space that is, before and behind; `token` is in ByteLevel's alphabet.
+  struct Blanks {
+    uint32_t leading;
+    uint32_t trailing;
+  };
+  [[nodiscard]] Blanks blanks(std::string_view token, bool is_first) const;
 
  private:
   void add(const Json& json);
