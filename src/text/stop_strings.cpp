@@ -4,36 +4,9 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 
 namespace oriel::text {
-namespace {
-
-/// Whether the bytes are whole characters, by the table of RFC 3629.
-bool is_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U; };
-    const auto is_tail = [&](size_t at) { return (byte(at) & 0xc0U) == 0x80U; };
-    const unsigned lead = byte(i);
-    const unsigned second = byte(i + 1);
-    size_t length = 0;
-    if (lead < 0x80)
-      length = 1;
-    else if (lead >= 0xc2 && lead <= 0xdf && is_tail(i + 1))
-      length = 2;
-    else if (lead >= 0xe0 && lead <= 0xef && is_tail(i + 1) && is_tail(i + 2) && !(lead == 0xe0 && second < 0xa0) &&
-             !(lead == 0xed && second > 0x9f))
-      length = 3;
-    else if (lead >= 0xf0 && lead <= 0xf4 && is_tail(i + 1) && is_tail(i + 2) && is_tail(i + 3) &&
-             !(lead == 0xf0 && second < 0x90) && !(lead == 0xf4 && second > 0x8f))
-      length = 4;
-    if (length == 0) return false;
-    i += length;
-  }
-  return true;
-}
-
-}  // namespace
-
 StopStrings::StopStrings(std::vector<std::string> strings) : strings_(std::move(strings)) {
   for (const std::string& text : strings_) {
     if (text.empty())
