@@ -10,7 +10,7 @@ and for each prompt c of "text", "one", "several" (pictures) and for Qwen "video
   c.prompt_ids       int64 [n]: the processor's input_ids
   c.position_ids     int64 [1 or 3, n]
   c.logits           float32 [n, vocabulary]
-  c.new_ids          int64 [m]: generate's greedy choice through the cache, no stop token
+  c.new_ids          int64 [m]: generate's greedy choice through the cache, no stop token, no penalty
   c.new_logprobs     float32 [m]: log-softmax of the logits it was chosen from
   c.logits_bfloat16  float32 [n, vocabulary], of "several": what transformers computes in bfloat16
 """
@@ -100,7 +100,7 @@ class TextTruth:
             logits = model(**inputs).logits[0].float()
             made = model.generate(
                 **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=None, pad_token_id=0,
-                output_logits=True, return_dict_in_generate=True,
+                repetition_penalty=1.0, output_logits=True, return_dict_in_generate=True,
             )  # fmt: skip
         count = inputs["input_ids"].shape[1]
         raw = torch.stack([step[0].float() for step in made.logits])  # [m, vocabulary]
