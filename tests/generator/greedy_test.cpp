@@ -1,6 +1,9 @@
 // Greedy answers are the same however they are computed.
 #include <gtest/gtest.h>
 
+#include <thread>
+#include <utility>
+
 #include "generator/tiny_chat.hpp"
 
 namespace oriel {
@@ -183,6 +186,48 @@ TEST(GeneratorCache, TheLeastRecentlyUsedPrefixIsGivenUp) {
   EXPECT_FALSE(reuses(c)) << "takes the slot of b";
   EXPECT_TRUE(reuses(a));
   EXPECT_FALSE(reuses(b));
+}
+
+TEST(GeneratorCache, ABlockThatIsSeenInBothDirectionsIsReusedWholeOrNotAtAll) {
+  const TinyChat& chat = TinyChat::of("gemma3_window");
+  const TestPrompt whole = chat.prompt({chat.embed(1)}, "What is this?");
+  // The same picture without its last rows: a shorter block, whose rows have seen less.
+  TestPrompt shorter = whole;
+  const int64_t last_id = whole.embeddings[0].first_id() + whole.embeddings[0].length() - 1;
+  std::erase_if(shorter.ids, [&](int64_t id) { return id >= last_id - 1 && id <= last_id; });
+  ASSERT_EQ(shorter.ids.size() + 2, whole.ids.size());
+  const auto block_begin = std::ranges::find(whole.ids, whole.embeddings[0].first_id()) - whole.ids.begin();
+  for (const auto& [first, second] : {std::pair(whole, shorter), std::pair(shorter, whole)}) {
+    Generator fresh = chat.generator();
+    const JobResult expected = answer(fresh, second, length);
+    Generator generator = chat.generator();
+    (void)answer(generator, first, length);
+    const JobResult found = answer(generator, second, length);
+    EXPECT_EQ(found.reused_tokens, block_begin);
+    EXPECT_EQ(found.ids, expected.ids);
+    for (size_t i = 0; i < expected.logprobs.size(); ++i) EXPECT_NEAR(found.logprobs[i], expected.logprobs[i], 1e-5);
+  }
+}
+
+TEST(GeneratorThreads, GeneratorsOfSeveralThreadsShareAModel) {
+  const TinyChat& chat = TinyChat::of("mistral3_window_tied");
+  std::vector<TestPrompt> prompts;
+  std::vector<std::vector<int64_t>> expected;
+  for (uint64_t i = 0; i < 4; ++i) {
+    prompts.push_back(chat.prompt({chat.embed(i)}, "Question " + std::to_string(i)));
+    Generator generator = chat.generator();
+    expected.push_back(answer(generator, prompts.back(), length).ids);
+  }
+  std::vector<std::vector<int64_t>> found(prompts.size());
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < prompts.size(); ++i)
+      threads.emplace_back([&, i] {
+        Generator generator = chat.generator();
+        found[i] = answer(generator, prompts[i], length).ids;
+      });
+  }
+  EXPECT_EQ(found, expected);
 }
 
 }  // namespace
