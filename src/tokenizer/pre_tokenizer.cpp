@@ -58,6 +58,8 @@ PreTokenizer PreTokenizer::read(const Json& json) {
 
 void PreTokenizer::add(const Json& json) {
   if (!json.has_value()) return;
+  if (steps_.size() >= most_steps)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} steps, got more", json.where(), most_steps);
   const std::string kind = json["type"].string();
   if (is_byte_level_)
     throw_error(ErrorCode::unsupported_model, "{}: expected nothing behind ByteLevel, got {}", json.where(),

@@ -60,16 +60,28 @@ class CheckLayers(unittest.TestCase):
             {"src/tower.hpp": ""},
         )
 
+    def test_tokenizer_stands_on_core_alone(self):
+        self.expect(
+            "src/tokenizer/a.cpp",
+            '#include "image/resize.hpp"\n',
+            "1: tokenizer must not include image/resize.hpp: it may see core, tokenizer",
+        )
+        self.expect(
+            "src/arch/a.cpp",
+            '#include "tokenizer/bpe.hpp"\n',
+            "1: arch must not include tokenizer/bpe.hpp: it may see core, image, ops, nn, arch",
+        )
+
     def test_the_two_tops_do_not_see_each_other(self):
         self.expect(
             "src/tower.cpp",
             '#include "text/tokenizer.hpp"\n',
-            "1: tower must not include text/tokenizer.hpp: it may see core, image, ops, nn, arch, tower",
+            "1: tower must not include text/tokenizer.hpp: it may see core, image, ops, nn, arch, tokenizer, tower",
         )
         self.expect(
             "src/text/generator.cpp",
             '#include "tower.hpp"\n',
-            "1: text must not include tower.hpp: it may see core, image, ops, nn, arch, text",
+            "1: text must not include tower.hpp: it may see core, image, ops, nn, arch, tokenizer, text",
             {"src/tower.hpp": ""},
         )
 
@@ -93,7 +105,7 @@ class CheckLayers(unittest.TestCase):
         self.expect(
             "src/utils/a.cpp",
             "",
-            "1: src/utils is not a floor of the house: core, image, ops, nn, arch, tower, text",
+            "1: src/utils is not a floor of the house: core, image, ops, nn, arch, tokenizer, tower, text",
         )
 
     def test_public_headers_with_other_includes_are_found(self):
