@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "ops/linear.hpp"
@@ -221,6 +223,43 @@ TEST_P(TinyMemory, AFailedCallLeavesNothingBehind) {
   const MemoryPeak again;
   for (int i = 0; i < 20; ++i) cancelled();
   EXPECT_LT(again.remaining(), 4096);
+}
+
+void expect_out_of_memory(const char* what, const std::function<void()>& call) {
+  try {
+    call();
+    ADD_FAILURE() << "expected out_of_memory: " << what;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory) << what << ": " << error.what();
+  }
+}
+
+TEST(Memory, ACopyOfATensorThatFindsNoneIsOutOfMemory) {
+  if (!counts_memory()) GTEST_SKIP() << "allocations cannot be made to fail in this build";
+  const std::vector<float> values(1 << 18);
+  const Tensor wide = Tensor::copy_of(std::span<const float>(values), {1 << 9, 1 << 9});
+  const Tensor half = wide.to(DType::bfloat16);
+  const LargeBlocksFail fail(1 << 18);
+  expect_out_of_memory("to_float32, the vector", [&] { (void)wide.to_float32(); });
+  expect_out_of_memory("to_float32, the tensor", [&] { (void)half.to_float32(); });
+  expect_out_of_memory("to another dtype", [&] { (void)wide.to(DType::bfloat16); });
+}
+
+TEST(Memory, BakedRowsThatFindNoneAreOutOfMemory) {
+  if (!counts_memory()) GTEST_SKIP() << "allocations cannot be made to fail in this build";
+  const VisionTower tower = load_tiny("qwen2_vl");
+  std::optional<LargeBlocksFail> fail;
+  const auto zeros = [&](std::span<const int64_t> ids) {
+    const auto count = static_cast<int64_t>(ids.size());
+    const std::vector<float> rows(static_cast<size_t>(count * tower.hidden_size()));
+    Tensor result = Tensor::copy_of(std::span<const float>(rows), {count, tower.hidden_size()});
+    fail.emplace(size_t{1} << 14);
+    return result;
+  };
+  expect_out_of_memory("layout exllamav2", [&] {
+    (void)tower.get_image_embeddings(picture({900, 700}, 1), {.layout = TokenLayout::exllamav2, .token_rows = zeros});
+  });
+  EXPECT_TRUE(fail.has_value());
 }
 
 // Calls repeat in their sizes, not in their pixels: oneDNN keeps what it compiled for a size, up to 1024 products, so
