@@ -15,6 +15,14 @@ constexpr int max_repeat = 1000;  // PCRE2 unrolls counted repetitions
 constexpr size_t max_sets = 500;
 constexpr size_t max_nesting = 100;
 
+CodePointSet oniguruma_word_set() {
+  CodePointSet set = word_set();
+  set.add(0xb2, 0xb3);
+  set.add(0xb9, 0xb9);
+  set.add(0xbc, 0xbe);
+  return set;
+}
+
 class Parser {
  public:
   Parser(std::string_view regex, std::string_view where) : text_(regex), where_(where) {}
@@ -218,9 +226,9 @@ class Parser {
       case 'D':
         return category_set("Nd")->complement();
       case 'w':
-        return word_set();
+        return oniguruma_word_set();
       case 'W':
-        return word_set().complement();
+        return oniguruma_word_set().complement();
       case 'p':
       case 'P':
         return parse_property(kind == 'P');

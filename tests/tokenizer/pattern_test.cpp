@@ -51,6 +51,7 @@ TEST(Pattern, KnowsTheCharactersOfUnicode16) {
   EXPECT_THAT(matches(R"(\d+)", "1\u0663\u00bd\u2167"), ElementsAre("1\u0663"));
   EXPECT_THAT(matches(R"(\w+)", "\u200cA\u24b6\u2160 \u203f\U0001f130"),
               ElementsAre("A\u24b6\u2160", "\u203f\U0001f130"));
+  EXPECT_THAT(matches(R"(\w+)", "x\u00b2\u00bd\u2070"), ElementsAre("x\u00b2\u00bd"));
   EXPECT_THAT(matches(R"([^\P{Lu}])", "aB\u01c5"), ElementsAre("B"));
 }
 

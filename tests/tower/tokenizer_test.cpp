@@ -298,7 +298,8 @@ TEST(Tokenizer, TextHasToBeUtf8) {
 
 TEST(Tokenizer, FilesThatItDoesNotRunAreRefusedByName) {
   const auto refused = [](ErrorCode code, const std::string& json, const std::string& message) {
-    const Scratch scratch = std::move(Scratch("qwen").write("tokenizer.json", json));
+    Scratch scratch("qwen");
+    scratch.write("tokenizer.json", json);
     expect_error(code, scratch.path("tokenizer.json") + message, [&] { (void)scratch.load(); });
   };
   constexpr auto unsupported = ErrorCode::unsupported_model;
