@@ -53,9 +53,9 @@ struct Encoding {
 
 /// Several prompts of one length.
 struct BatchEncoding {
-  Tensor ids = {};                                                    ///< int64 [batch, longest], on the CPU
-  std::vector<int64_t> padding = {};                                  ///< pad tokens on the left of each row
-  std::vector<std::vector<std::pair<int64_t, int64_t>>> offsets = {}; ///< of each row, without its padding
+  Tensor ids = {};                                                     ///< int64 [batch, longest], on the CPU
+  std::vector<int64_t> padding = {};                                   ///< pad tokens on the left of each row
+  std::vector<std::vector<std::pair<int64_t, int64_t>>> offsets = {};  ///< of each row, without its padding
 };
 
 /// Text to the ids of a checkpoint and back: tokenizer.json's BPE kinds, exactly as transformers does it.
@@ -65,8 +65,9 @@ struct BatchEncoding {
 class ORIEL_API Tokenizer {
  public:
   /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and config.json where they are. The first
-  /// alone says how text is cut; transformers rebuilds that for some classes, to the same ids for released files. Throws
-  /// file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not run.
+  /// alone says how text is cut; transformers rebuilds that for some classes, to the same ids for released files.
+  /// Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not
+  /// run.
   [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory);
 
   [[nodiscard]] std::vector<int64_t> encode(std::string_view text, const TokenizeOptions& options = {}) const;
