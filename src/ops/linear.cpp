@@ -122,6 +122,15 @@ Linear::Linear(at::Tensor weight, at::Tensor bias)
   packed_ = true;
 }
 
+Linear Linear::sharing(at::Tensor weight) {
+  if (!weight.is_cpu()) return Linear(std::move(weight), {});
+  Linear result;
+  result.weight_ = std::move(weight);
+  result.in_ = result.weight_.size(1);
+  result.out_ = result.weight_.size(0);
+  return result;
+}
+
 /// x, dense and as wide as the weight.
 at::Tensor Linear::checked(const at::Tensor& x) const {
   const bool padded_on_gpu = has_kernels && weight_.is_cuda() && x.size(-1) == weight_.size(1);

@@ -15,5 +15,6 @@ namespace oriel::ops {
 /// y = x / sqrt(mean(x^2) + eps) * (1 + weight), all in float32, rounded once: the form whose weights are stored minus
 /// one (spec/siglip.md 4).
 [[nodiscard]] at::Tensor rms_norm_offset(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
+[[nodiscard]] at::Tensor rms_norm_offset_reference(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
 
 }  // namespace oriel::ops

@@ -89,6 +89,25 @@ double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPreci
   return 1.0;
 }
 
+void rotate_in_place(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision) {
+  const int64_t heads = x.size(1);
+  const int64_t head_dim = x.size(2);
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.stride(2) != 1 || x.stride(1) != head_dim) {
+    x.copy_(rotate(x, rotary, precision));
+    return;
+  }
+  const at::Tensor cos_table = rotary.cos.to(at::kFloat).contiguous();
+  const at::Tensor sin_table = rotary.sin.to(at::kFloat).contiguous();
+  const auto* cos = cos_table.const_data_ptr<float>();
+  const auto* sin = sin_table.const_data_ptr<float>();
+  auto* data = x.mutable_data_ptr<float>();
+  const int64_t stride = x.stride(0);
+  at::parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      rotate_token(data + t * stride, cos + t * head_dim, sin + t * head_dim, heads, head_dim);
+  });
+}
+
 Rotary reorder(const Rotary& rotary, const at::Tensor& order) {
   return {rotary.cos.index_select(0, order), rotary.sin.index_select(0, order),
           rotary.turns.defined() ? rotary.turns.index_select(0, order) : at::Tensor()};
@@ -105,6 +124,14 @@ at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision pre
 at::Tensor inverse_frequencies(double theta, int64_t dimensions) {
   const at::Tensor exponents = at::arange(0, dimensions, 2, at::kLong).to(at::kFloat) / dimensions;
   return at::pow(theta, exponents).reciprocal();
+}
+
+Rotary token_rotary(const at::Tensor& positions, const at::Tensor& frequencies, const at::Tensor& axes) {
+  const at::Tensor place = positions.to(frequencies.device()).to(at::kFloat);  // [axes, T]
+  const at::Tensor by_pair = axes.defined() ? place.index_select(0, axes) : place.narrow(0, 0, 1);
+  const at::Tensor half = by_pair.transpose(0, 1) * frequencies;  // [T, head_dim / 2]
+  const at::Tensor angles = at::cat({half, half}, 1);
+  return {at::cos(angles), at::sin(angles), {}};
 }
 
 Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,

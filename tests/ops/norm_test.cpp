@@ -152,6 +152,9 @@ TEST(RmsNorm, OnePassEqualsTheReferenceAtEveryWidth) {
     const at::Tensor x = random.normal({37, width}, 3);
     const at::Tensor weight = random.normal({width});
     EXPECT_LT(relative_error(doubles(rms_norm(x, weight, 1e-6)), doubles(rms_norm_reference(x, weight, 1e-6))), 1e-6);
+    EXPECT_LT(
+        relative_error(doubles(rms_norm_offset(x, weight, 1e-6)), doubles(rms_norm_offset_reference(x, weight, 1e-6))),
+        1e-6);
   }
 }
 
