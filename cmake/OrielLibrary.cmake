@@ -1,7 +1,7 @@
 # oriel_library(target kind): the library, STATIC or SHARED, from the objects of all floors.
 function(oriel_library target kind)
   add_library(${target} ${kind})
-  foreach(floor core tokenizer image ops nn arch tower)
+  foreach(floor core jinja tokenizer image ops nn arch text tower)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:oriel_${floor}>)
   endforeach()
   if(ORIEL_CUDA)
