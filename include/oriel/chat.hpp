@@ -1,14 +1,15 @@
 #pragma once
 #include <filesystem>
 #include <memory>
-#include <oriel/export.hpp>
-#include <oriel/mm_embedding.hpp>
-#include <oriel/tokenizer.hpp>
 #include <span>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
+
+#include <oriel/export.hpp>
+#include <oriel/mm_embedding.hpp>
+#include <oriel/tokenizer.hpp>
 
 namespace oriel {
 

@@ -26,7 +26,8 @@ struct TokenizeOptions {
   /// bos that the text begins with already is not doubled.
   bool add_bos = true;
   /// Recognise special tokens written in the text. false: they are text like any other (transformers'
-  /// split_special_tokens=True), so that a user's text can't inject them.
+  /// split_special_tokens=True), so that a user's text can't inject them: no special id comes out but the unknown
+  /// token's.
   bool special_tokens = true;
 };
 
@@ -52,9 +53,9 @@ struct Encoding {
 
 /// Several prompts of one length.
 struct BatchEncoding {
-  Tensor ids = {};                                                    ///< int64 [batch, longest], on the CPU
-  std::vector<int64_t> padding = {};                                  ///< pad tokens on the left of each row
-  std::vector<std::vector<std::pair<int64_t, int64_t>>> offsets = {}; ///< of each row, without its padding
+  Tensor ids = {};                                                     ///< int64 [batch, longest], on the CPU
+  std::vector<int64_t> padding = {};                                   ///< pad tokens on the left of each row
+  std::vector<std::vector<std::pair<int64_t, int64_t>>> offsets = {};  ///< of each row, without its padding
 };
 
 /// Text to the ids of a checkpoint and back: tokenizer.json's BPE kinds, exactly as transformers does it.
@@ -63,8 +64,10 @@ struct BatchEncoding {
 /// invalid_argument that names the byte. One that was moved from may only be assigned to or destroyed.
 class ORIEL_API Tokenizer {
  public:
-  /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and generation_config.json where they
-  /// are. Throws file_error, malformed_model, or unsupported_model naming the component that oriel does not run.
+  /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and config.json where they are. The first
+  /// alone says how text is cut; transformers rebuilds that for some classes, to the same ids for released files.
+  /// Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not
+  /// run.
   [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory);
 
   [[nodiscard]] std::vector<int64_t> encode(std::string_view text, const TokenizeOptions& options = {}) const;

@@ -98,6 +98,9 @@ Value Interpreter::evaluate_dict(const Expression& expression, Scope& scope) {
     if (key.text() == nullptr)
       run_.fail(ErrorCode::unsupported_model, "keys of dicts other than texts are not supported, got {}",
                 type_name(key));
+    // Keys do not remember where they come from, so that a foreign one would come out as the template's own.
+    if (key.text()->any_foreign())
+      run_.fail(ErrorCode::unsupported_model, "keys of dicts that a message says are not supported");
     run_.take_bytes(key.text()->size());
     entries.emplace_back(key.text()->bytes(), evaluate(*expression.children[i + 1], scope));
   }

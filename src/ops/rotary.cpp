@@ -8,8 +8,6 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
-#include <algorithm>
-
 #include "ops/vectorised.hpp"
 #ifdef ORIEL_CUDA
 #include "ops/cuda/launch.hpp"
@@ -23,16 +21,52 @@ at::Tensor rotate_half(const at::Tensor& x) {
   return at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
 }
 
-/// One token of q or k: x [heads, head_dim] in place.
-ORIEL_VECTORISED void rotate_token(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim) {
+/// One token of q or k: x [heads, head_dim] in place. `Step` is what products are rounded to before they are added.
+template <typename T, typename Step>
+inline void rotate_values(T* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim) {
+  const auto step = [](float value) { return static_cast<float>(static_cast<Step>(value)); };
   const int64_t half = head_dim / 2;
   for (int64_t head = 0; head < heads; ++head, x += head_dim)
     for (int64_t j = 0; j < half; ++j) {
-      const float low = x[j];
-      const float high = x[j + half];
-      x[j] = low * cos[j] - high * sin[j];
-      x[j + half] = high * cos[j + half] + low * sin[j + half];
+      const auto low = static_cast<float>(x[j]);
+      const auto high = static_cast<float>(x[j + half]);
+      x[j] = static_cast<T>(step(low * step(cos[j])) - step(high * step(sin[j])));
+      x[j + half] = static_cast<T>(step(high * step(cos[j + half])) + step(low * step(sin[j + half])));
     }
+}
+
+/// The types of a tower, and whether products are rounded to it.
+ORIEL_VECTORISED void rotate_token(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim,
+                                   bool /*working*/) {
+  rotate_values<float, float>(x, cos, sin, heads, head_dim);
+}
+ORIEL_VECTORISED void rotate_token(c10::BFloat16* x, const float* cos, const float* sin, int64_t heads,
+                                   int64_t head_dim, bool working) {
+  if (working) return rotate_values<c10::BFloat16, c10::BFloat16>(x, cos, sin, heads, head_dim);
+  rotate_values<c10::BFloat16, float>(x, cos, sin, heads, head_dim);
+}
+ORIEL_VECTORISED void rotate_token(c10::Half* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim,
+                                   bool working) {
+  if (working) return rotate_values<c10::Half, c10::Half>(x, cos, sin, heads, head_dim);
+  rotate_values<c10::Half, float>(x, cos, sin, heads, head_dim);
+}
+
+/// qkv [T, 3, heads, head_dim], dense, in place, without a copy in float32.
+template <typename T>
+void rotate_in_place(const at::Tensor& qkv, const Rotary& rotary, bool working) {
+  const at::Tensor cos_table = rotary.cos.contiguous();
+  const at::Tensor sin_table = rotary.sin.contiguous();
+  const auto* cos = cos_table.const_data_ptr<float>();
+  const auto* sin = sin_table.const_data_ptr<float>();
+  auto* data = qkv.mutable_data_ptr<T>();
+  const int64_t heads = qkv.size(2);
+  const int64_t head_dim = qkv.size(3);
+  at::parallel_for(0, qkv.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (const int64_t part : {0, 1})
+        rotate_token(data + (t * 3 + part) * heads * head_dim, cos + t * head_dim, sin + t * head_dim, heads, head_dim,
+                     working);
+  });
 }
 
 }  // namespace
@@ -42,32 +76,16 @@ double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPreci
 #ifdef ORIEL_CUDA
   if (cuda::rotate_query_key(qkv, rotary, query_scale)) return query_scale;
 #endif
-  if (!qkv.is_cpu() || qkv.scalar_type() != at::kFloat || !qkv.is_contiguous()) {
-    // On the CPU a stretch of tokens at a time: the steps between take a multiple of what they rotate.
-    const int64_t tokens = qkv.size(0);
-    const int64_t stretch = qkv.is_cpu() ? int64_t{256} : std::max<int64_t>(tokens, 1);
-    for (int64_t begin = 0; begin < tokens; begin += stretch) {
-      const int64_t count = std::min(stretch, tokens - begin);
-      const Rotary part_rotary{rotary.cos.narrow(0, begin, count), rotary.sin.narrow(0, begin, count)};
-      for (const int64_t part : {0, 1}) {
-        const at::Tensor x = qkv.narrow(0, begin, count).select(1, part);
-        x.copy_(rotate(x, part_rotary, precision));
-      }
-    }
-    return 1.0;
+  const bool working = precision == RotaryPrecision::working;
+  if (qkv.is_cpu() && qkv.is_contiguous()) {
+    if (qkv.scalar_type() == at::kFloat) return rotate_in_place<float>(qkv, rotary, working), 1.0;
+    if (qkv.scalar_type() == at::kBFloat16) return rotate_in_place<c10::BFloat16>(qkv, rotary, working), 1.0;
+    if (qkv.scalar_type() == at::kHalf) return rotate_in_place<c10::Half>(qkv, rotary, working), 1.0;
   }
-  const at::Tensor cos_table = rotary.cos.contiguous();
-  const at::Tensor sin_table = rotary.sin.contiguous();
-  const auto* cos = cos_table.const_data_ptr<float>();
-  const auto* sin = sin_table.const_data_ptr<float>();
-  auto* data = qkv.mutable_data_ptr<float>();
-  const int64_t heads = qkv.size(2);
-  const int64_t head_dim = qkv.size(3);
-  at::parallel_for(0, qkv.size(0), 64, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      for (const int64_t part : {0, 1})
-        rotate_token(data + (t * 3 + part) * heads * head_dim, cos + t * head_dim, sin + t * head_dim, heads, head_dim);
-  });
+  for (const int64_t part : {0, 1}) {
+    const at::Tensor x = qkv.select(1, part);
+    x.copy_(rotate(x, rotary, precision));
+  }
   return 1.0;
 }
 

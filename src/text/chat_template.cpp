@@ -7,6 +7,7 @@
 #include <map>
 #include <system_error>
 
+#include "arch/tokenizer_class.hpp"
 #include "core/error.hpp"
 
 namespace oriel::text {
@@ -15,6 +16,10 @@ namespace {
 bool is_there(const std::filesystem::path& path) {
   std::error_code ignored;
   return std::filesystem::exists(path, ignored);
+}
+
+Json read_if_there(const std::filesystem::path& path) {
+  return is_there(path) ? Json::read(path) : Json::parse("{}", path.string());
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -41,8 +46,7 @@ jinja::Template find_template(const arch::ModelFiles& files) {
     return template_in(Json::read(directory / "chat_template.json")["chat_template"]);
   if (const auto path = directory / "chat_template.jinja"; is_there(path))
     return jinja::Template::parse(read_text(path), path.string());
-  const auto config = directory / "tokenizer_config.json";
-  const bool only_tokenizer = is_there(config) && Json::read(config)["chat_template"].has_value();
+  const bool only_tokenizer = read_if_there(directory / "tokenizer_config.json")["chat_template"].has_value();
   throw_error(ErrorCode::unavailable,
               "{}: no chat template in processor_config.json, chat_template.json or chat_template.jinja{}",
               directory.string(),
@@ -64,17 +68,18 @@ void add_special_tokens(const Json& file, SpecialTokens& tokens) {
   }
 }
 
-SpecialTokens read_special_tokens(const std::filesystem::path& directory) {
+/// As the tokenizer names them: the class, tokenizer_config.json and, where that does not say what is added,
+/// special_tokens_map.json, each over the one before.
+SpecialTokens read_special_tokens(const arch::ModelFiles& files) {
+  const Json config = read_if_there(files.directory / "tokenizer_config.json");
+  const Json class_name = config["tokenizer_class"];
   SpecialTokens tokens;
-  bool lists_added_tokens = false;
-  if (const auto path = directory / "tokenizer_config.json"; is_there(path)) {
-    const Json config = Json::read(path);
-    add_special_tokens(config, tokens);
-    lists_added_tokens = !config["added_tokens_decoder"].is_absent();
-  }
-  // transformers reads this file only where the other does not say what is added.
-  if (const auto path = directory / "special_tokens_map.json"; !lists_added_tokens && is_there(path))
-    add_special_tokens(Json::read(path), tokens);
+  for (const auto& [name, token] :
+       arch::tokenizer_class(class_name.is_string() ? class_name.string() : "", files.model_type()).special_tokens)
+    tokens[name] = token;
+  add_special_tokens(config, tokens);
+  if (config["added_tokens_decoder"].is_absent())
+    add_special_tokens(read_if_there(files.directory / "special_tokens_map.json"), tokens);
   return tokens;
 }
 
@@ -115,7 +120,7 @@ ChatTemplate ChatTemplate::load(const arch::ModelFiles& files) {
   } catch (const Error& error) {
     result.refusal_ = error;
   }
-  for (auto& [name, token] : read_special_tokens(files.directory)) result.special_tokens_.emplace_back(name, token);
+  for (auto& [name, token] : read_special_tokens(files)) result.special_tokens_.emplace_back(name, token);
   return result;
 }
 

@@ -22,7 +22,7 @@ uint32_t character_before(std::string_view text, size_t position) {
 
 uint32_t character_at(std::string_view text, size_t position) { return next_code_point(text, position); }
 
-/// Rust's \w: Oniguruma's and the two joiners.
+/// Rust's \w.
 bool is_word(uint32_t code_point) {
   return code_point == 0x200c || code_point == 0x200d || word_set().contains(code_point);
 }

@@ -2,10 +2,14 @@
 
 #include <utility>
 
+#include "core/error.hpp"
 #include "tokenizer/nfc.hpp"
 
 namespace oriel::tokenizer {
 namespace {
+
+// A space that becomes a metaspace is three times as long.
+constexpr size_t most_growth = 16;
 
 bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
@@ -26,7 +30,11 @@ Span Piece::span(size_t from, size_t to) const {
 }
 
 AlignedText::AlignedText(const Piece& piece, bool tracked)
-    : text_(piece.text), begin_(piece.begin), tracked_(tracked), at_start_(piece.at_start) {
+    : text_(piece.text),
+      longest_(most_growth * piece.text.size() + (1 << 20)),
+      begin_(piece.begin),
+      tracked_(tracked),
+      at_start_(piece.at_start) {
   if (!tracked) return;
   if (piece.alignment != nullptr) {
     alignment_.assign(piece.alignment, piece.alignment + piece.text.size());
@@ -42,6 +50,9 @@ AlignedText::AlignedText(const Piece& piece, bool tracked)
 
 void AlignedText::replace(const std::vector<Pattern::Match>& matches, std::string_view content) {
   if (matches.empty()) return;
+  if (matches.size() * content.size() > longest_)
+    throw_error(ErrorCode::limit_exceeded, "tokenizer: expected replacements that keep a text below {} bytes, got more",
+                longest_);
   std::string text;
   std::vector<Span> alignment;
   size_t done = 0;

@@ -41,7 +41,8 @@ class AlignedText {
   [[nodiscard]] const std::string& text() const { return text_; }
   [[nodiscard]] Piece piece() const { return {text_, tracked_ ? alignment_.data() : nullptr, begin_, at_start_}; }
 
-  /// Puts `content` in the place of each match; it stands for the last character of what it replaces.
+  /// Puts `content` in the place of each match; it stands for the last character of what it replaces. Throws
+  /// limit_exceeded where that makes the text many times longer.
   void replace(const std::vector<Pattern::Match>& matches, std::string_view content);
   /// Puts `content` in front; it stands for the first character.
   void prepend(std::string_view content) { replace({{0, 0}}, content); }
@@ -51,6 +52,7 @@ class AlignedText {
  private:
   std::string text_;
   std::vector<Span> alignment_;
+  size_t longest_;
   uint32_t begin_;
   bool tracked_;
   bool at_start_;

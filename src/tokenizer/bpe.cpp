@@ -239,7 +239,8 @@ void Bpe::split_characters(std::string_view word, bool plain, std::vector<Symbol
     }
     const auto fallback = [&](size_t at) { return fallback_ids_[static_cast<unsigned char>(word[at])]; };
     bool has_fallback = byte_fallback_;
-    for (size_t at = begin; at < i; ++at) has_fallback = has_fallback && fallback(at);
+    for (size_t at = begin; at < i; ++at)
+      has_fallback = has_fallback && fallback(at) && is_allowed(*fallback(at), plain);
     if (has_fallback) {
       // An unknown token that is still growing comes behind the bytes: so does `tokenizers` have it.
       for (size_t at = begin; at < i; ++at) add(*fallback(at), 1);

@@ -91,6 +91,8 @@ Decoder Decoder::read(const Json& json) {
 void Decoder::add(const Json& json) {
   constexpr int64_t most_stripped = 1000;
   if (!json.has_value()) return;
+  if (steps_.size() >= most_steps)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} steps, got more", json.where(), most_steps);
   const std::string kind = json["type"].string();
   if (kind == "Sequence") {
     for (const Json& step : json["decoders"].elements()) add(step);

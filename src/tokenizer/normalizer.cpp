@@ -33,6 +33,8 @@ Normalizer Normalizer::read(const Json& json) {
 
 void Normalizer::add(const Json& json) {
   if (!json.has_value()) return;
+  if (steps_.size() >= most_steps)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} steps, got more", json.where(), most_steps);
   const std::string kind = json["type"].string();
   if (kind == "Sequence") {
     for (const Json& step : json["normalizers"].elements()) add(step);

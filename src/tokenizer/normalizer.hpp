@@ -9,6 +9,9 @@
 
 namespace oriel::tokenizer {
 
+/// Of a sequence in tokenizer.json; real ones have four at most.
+inline constexpr size_t most_steps = 64;
+
 /// A "pattern" of tokenizer.json: {"String": ...} or {"Regex": ...}.
 class TextPattern {
  public:

@@ -12,8 +12,16 @@ namespace oriel::tokenizer {
 namespace {
 
 constexpr int max_repeat = 1000;  // PCRE2 unrolls counted repetitions
-constexpr size_t max_sets = 2000;
+constexpr size_t max_sets = 500;
 constexpr size_t max_nesting = 100;
+
+CodePointSet oniguruma_word_set() {
+  CodePointSet set = word_set();
+  set.add(0xb2, 0xb3);
+  set.add(0xb9, 0xb9);
+  set.add(0xbc, 0xbe);
+  return set;
+}
 
 class Parser {
  public:
@@ -43,7 +51,7 @@ class Parser {
 
   void emit(std::string_view syntax) { result_.pieces.push_back({std::string(syntax), -1}); }
   void emit(CodePointSet set) {
-    if (result_.sets.size() == max_sets) refuse("more than 2000 characters and sets");
+    if (result_.sets.size() == max_sets) refuse("more than 500 characters and sets");
     result_.pieces.push_back({"", static_cast<int>(result_.sets.size())});
     result_.sets.push_back(std::move(set));
   }
@@ -92,7 +100,7 @@ class Parser {
         groups_.back().can_repeat = kind == "?:" || kind == "?>";
         emit(fmt::format("({}", kind));
       }
-      if (!known && at("?")) refuse(fmt::format("the group ({}", text_.substr(position_, 3)));
+      if (!known && at("?")) refuse("the group " + quote_json(text_.substr(position_ - 1, 4)));
       if (!known) emit("(?:");
     }
     can_repeat_ = false;
@@ -218,9 +226,9 @@ class Parser {
       case 'D':
         return category_set("Nd")->complement();
       case 'w':
-        return word_set();
+        return oniguruma_word_set();
       case 'W':
-        return word_set().complement();
+        return oniguruma_word_set().complement();
       case 'p':
       case 'P':
         return parse_property(kind == 'P');
@@ -240,7 +248,7 @@ class Parser {
         return one(take_hexadecimal(4));
       default:
         if (kind >= 0x80 || std::isalnum(static_cast<int>(kind)) != 0)
-          refuse(fmt::format("the escape {}", text_.substr(position_ - 2, 2)));
+          refuse("the escape " + quote_json(text_.substr(position_ - 2, 2)));
         return one(kind);
     }
   }
@@ -257,7 +265,7 @@ class Parser {
     const auto [stop, error] = std::from_chars(text_.data() + begin, text_.data() + end, value, 16);
     if (error != std::errc() || stop != text_.data() + end || value >= code_point_count ||
         (digits == 2 && value > 0x7f))
-      refuse(fmt::format("the character number {}", text_.substr(begin, end - begin)));
+      refuse("the character number " + quote_json(text_.substr(begin, std::min<size_t>(end - begin, 40))));
     position_ = end + (digits == 0 ? 1 : 0);
     return value;
   }
@@ -267,7 +275,7 @@ class Parser {
     if (take("^")) negated = !negated;
     const std::string_view name = text_.substr(position_, end - position_);
     const auto set = category_set(name);
-    if (!set) refuse(fmt::format("the property {}", name.substr(0, 40)));
+    if (!set) refuse("the property " + quote_json(name.substr(0, 40)));
     position_ = end + 1;
     return negated ? set->complement() : *set;
   }

@@ -12,6 +12,9 @@ namespace {
 constexpr std::string_view byte_level_regex =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
+// What Rust calls numeric, which has Unicode 17's characters already.
+constexpr std::string_view digit_regex = R"([\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}])";
+
 /// A stretch that a pattern matched, or what lies between two.
 struct Stretch {
   size_t begin;
@@ -58,6 +61,8 @@ PreTokenizer PreTokenizer::read(const Json& json) {
 
 void PreTokenizer::add(const Json& json) {
   if (!json.has_value()) return;
+  if (steps_.size() >= most_steps)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} steps, got more", json.where(), most_steps);
   const std::string kind = json["type"].string();
   if (is_byte_level_)
     throw_error(ErrorCode::unsupported_model, "{}: expected nothing behind ByteLevel, got {}", json.where(),
@@ -68,7 +73,7 @@ void PreTokenizer::add(const Json& json) {
     add_split(TextPattern::read(json["pattern"]), read_behavior(json["behavior"]), json["invert"].boolean_or(false));
   } else if (kind == "Digits") {
     const bool individual = json["individual_digits"].boolean_or(false);
-    const Json pattern = Json::parse(R"({"Regex": "\\p{N}"})", json.where());
+    const Json pattern = Json::parse(R"({"Regex": )" + quote_json(digit_regex) + "}", json.where());
     add_split(TextPattern::read(pattern), individual ? Behavior::isolated : Behavior::contiguous, false);
   } else if (kind == "ByteLevel") {
     add_byte_level(json);

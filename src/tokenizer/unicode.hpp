@@ -59,7 +59,8 @@ class CodePointSet {
 [[nodiscard]] std::optional<CodePointSet> category_set(std::string_view name);
 /// The 25 characters of White_Space: Oniguruma's \s, and what Rust calls white space.
 [[nodiscard]] const CodePointSet& white_space_set();
-/// Letters, marks, decimal digits, letter numbers and connectors: Oniguruma's \w.
+/// Letters, marks, decimal digits, letter numbers and connectors: Rust's \w but for the two joiners. Oniguruma's has
+/// six superscripts and fractions of Latin-1 more.
 [[nodiscard]] const CodePointSet& word_set();
 
 }  // namespace oriel::tokenizer

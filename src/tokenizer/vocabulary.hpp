@@ -11,7 +11,7 @@
 namespace oriel::tokenizer {
 
 /// Ids are below this: far more than any vocabulary holds, and small enough for a table of all of them.
-inline constexpr int64_t id_limit = 1 << 24;
+inline constexpr int64_t id_limit = 1 << 21;
 
 /// Tokens and their ids.
 class Vocabulary {

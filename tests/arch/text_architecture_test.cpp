@@ -182,7 +182,7 @@ TEST(TextRefusals, TypesThatAreNotRun) {
   expect_refused(unsupported, with_text("gemma3", R"("model_type": "gemma2")"),
                  "text_config.model_type: expected \"gemma3_text\", got \"gemma2\"");
   expect_refused(unsupported, with_text("gemma3", R"("attn_logit_softcapping": 50.0)"),
-                 "text_config.attn_logit_softcapping: expected null, got 50.0");
+                 "text_config.attn_logit_softcapping: expected null, got 50");
   expect_refused(unsupported, with_text("gemma3", R"("use_bidirectional_attention": true)"),
                  "text_config.use_bidirectional_attention: expected false, got true");
   for (const char* type : {"gemma3", "llava", "mistral3", "qwen2_vl"})

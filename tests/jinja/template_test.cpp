@@ -104,6 +104,7 @@ TEST(Template, NamesWhatItDoesNotRun) {
   unsupported("{{ l.append(1) }}", "method append of a list is not supported");
   unsupported("{{ b.format(1) }}", "method format of a str is not supported");
   unsupported("{{ 2 ** 70 }}", "powers (**) are not supported");
+  unsupported("{{ {b: 2} }}", "keys of dicts that a message says are not supported");
   unsupported("{{ {1: 2} }}", "keys of dicts other than texts are not supported, got int");
   unsupported("{{ '\u00e9' | upper }}", "upper and lower case of letters beyond ASCII are not supported");
   unsupported("{% for x in l %}{% macro m() %}{% endmacro %}{% endfor %}",

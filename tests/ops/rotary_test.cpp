@@ -168,7 +168,7 @@ TEST(TokenRotary, EachPairTurnsWithItsAxis) {
 }
 
 TEST(RotateQueryKey, EqualsRotateWhereTheyLieAndLeavesTheValues) {
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf})
     for (const int64_t head_dim : {4, 20, 64, 72, 80})
       for (const RotaryPrecision precision : {RotaryPrecision::working, RotaryPrecision::float32})
         for (const bool strided : {false, true}) {

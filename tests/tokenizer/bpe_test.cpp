@@ -128,10 +128,10 @@ TEST(Bpe, RefusesModelsThatDoNotFit) {
           "model: merges[0]: expected two tokens, got 1");
   refused(ErrorCode::malformed_model, R"({"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []})",
           "model: vocab.b: expected an id that no other token has, got 0, the id of \"a\"");
-  refused(ErrorCode::malformed_model, R"({"type": "BPE", "vocab": {"a": 16777216}, "merges": []})",
-          "model: vocab.a: expected an integer in [0, 16777215], got 16777216");
+  refused(ErrorCode::malformed_model, R"({"type": "BPE", "vocab": {"a": 2097152}, "merges": []})",
+          "model: vocab.a: expected an integer in [0, 2097151], got 2097152");
   refused(ErrorCode::malformed_model, R"({"type": "BPE", "vocab": {"a": -1}, "merges": []})",
-          "model: vocab.a: expected an integer in [0, 16777215], got -1");
+          "model: vocab.a: expected an integer in [0, 2097151], got -1");
   refused(ErrorCode::malformed_model, R"({"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "?"})",
           "model: unk_token: expected a token of the vocabulary, got \"?\"");
   refused(ErrorCode::malformed_model, R"({"type": "BPE", "merges": []})",
