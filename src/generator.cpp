@@ -3,6 +3,7 @@
 #include <oriel/generator.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "core/error.hpp"

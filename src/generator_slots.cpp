@@ -1,4 +1,6 @@
 // Who gets which slot of the cache, and what of it is of use to a new prompt.
+#include <c10/core/InferenceMode.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -56,13 +58,12 @@ void Generator::Impl::forget(Slot& slot) {
   slot.ids.clear();
   slot.positions.clear();
   slot.blocks.clear();
-  // A job that failed may leave NaN behind, which a mask does not hide: zero times NaN is NaN.
-  try {
-    for (int64_t layer = 0; layer < cache.shape().layers; ++layer) {
-      cache.layer(layer).keys.select(0, index).zero_();
-      cache.layer(layer).values.select(0, index).zero_();
-    }
-  } catch (const c10::Error&) {  // the device is lost: every later job says so itself
+  // A job that failed may leave NaN behind, which a mask does not hide: zero times NaN is NaN. (On a GPU the slots of a
+  // batch are read to the end of the longest.)
+  const c10::InferenceMode guard;
+  for (int64_t layer = 0; layer < cache.shape().layers; ++layer) {
+    cache.layer(layer).keys.select(0, index).zero_();
+    cache.layer(layer).values.select(0, index).zero_();
   }
 }
 

@@ -130,7 +130,13 @@ void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>&
 void Generator::Impl::fail(Job& job, const Error& error, std::vector<JobEvent>& events) {
   job.result.error_code = error.code();
   job.result.error = error.what();
-  if (job.slot >= 0) forget(slots[static_cast<size_t>(job.slot)]);
+  if (job.slot >= 0) {
+    try {
+      with_torch_errors("generator", [&] { forget(slots[static_cast<size_t>(job.slot)]); });
+    } catch (const Error& second) {
+      job.result.error += fmt::format("; then, clearing its part of the cache: {}", second.what());
+    }
+  }
   finish(job, StopReason::failed, events);
 }
 
