@@ -32,6 +32,7 @@ struct Generator::Impl {
   struct Job {
     Job(int64_t number, Model::Prompt prompt, JobOptions options, const Model& model, const Tokenizer& tokenizer);
 
+    [[nodiscard]] text::Sequence sequence() const { return {prompt.ids, positions, blocks}; }
     [[nodiscard]] int64_t answer_length() const { return static_cast<int64_t>(result.ids.size()); }
     [[nodiscard]] bool is_prefilled() const { return prefilled == prompt.size(); }
     /// The ids that end the answer but may not be chosen yet.
@@ -45,6 +46,8 @@ struct Generator::Impl {
 
     int64_t number;
     Model::Prompt prompt;
+    std::vector<int64_t> positions;  // of the prompt, [ids, axes]
+    std::vector<text::Block> blocks;
     JobOptions options;
     std::vector<int64_t> stop_ids;
     text::Sampler sampler;
@@ -98,6 +101,14 @@ struct Generator::Impl {
  private:
   void end_cancelled(std::vector<JobEvent>& events);
   void start_waiting(std::vector<JobEvent>& events);
+  struct Prefix {
+    size_t slot = 0;
+    int64_t tokens = 0;
+  };
+  /// The longest that a slot holds of a job's prompt, in a free slot if there is a choice.
+  [[nodiscard]] Prefix longest_prefix(const Job& job) const;
+  /// Whether a running job is about to compute more of the prompt than the cache holds.
+  [[nodiscard]] bool is_being_computed(const Job& job) const;
   /// Gives the job a free slot, with as much of its prompt as the cache holds.
   void start(Job& job);
   [[nodiscard]] std::vector<Task> plan();

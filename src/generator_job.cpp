@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "generator_impl.hpp"
+#include "nn/decoder.hpp"
 
 namespace oriel {
 namespace {
@@ -17,12 +18,14 @@ Generator::Impl::Job::Job(int64_t given_number, Model::Prompt given_prompt, JobO
                           const Tokenizer& tokenizer)
     : number(given_number),
       prompt(std::move(given_prompt)),
+      positions(by_token(prompt.positions)),
       options(std::move(given)),
       stop_ids(options.stop_ids.value_or(model.stop_ids)),
       sampler(options.sampler, model.traits().decoder.vocabulary, options.seed),
       is_plain_greedy(text::is_plain_greedy(options.sampler)),
       stream(tokenizer, options.decode),
       stops(options.stop_strings) {
+  for (const nn::TokenRange& block : prompt.blocks) blocks.push_back({block.begin, block.end});
   sampler.add_prompt(prompt.ids);
   // To transformers a picture in the prompt is its placeholder.
   for (const MMEmbedding& embedding : prompt.embeddings) sampler.add_seen({&embedding.info().placeholder_id, 1});

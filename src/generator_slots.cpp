@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "generator_impl.hpp"
-#include "nn/decoder.hpp"
 
 namespace oriel {
 
@@ -15,18 +14,25 @@ std::vector<int64_t> by_token(const at::Tensor& positions) {
   return {first, first + columns.numel()};
 }
 
-void Generator::Impl::start(Job& job) {
-  const std::vector<int64_t> positions = by_token(job.prompt.positions);
-  std::vector<text::Block> blocks;
-  for (const nn::TokenRange& block : job.prompt.blocks) blocks.push_back({block.begin, block.end});
-  const text::Sequence prompt{job.prompt.ids, positions, blocks};
-
-  size_t source = 0;
-  int64_t tokens = 0;
+Generator::Impl::Prefix Generator::Impl::longest_prefix(const Job& job) const {
+  Prefix best;
   for (size_t i = 0; i < slots.size(); ++i) {
-    const int64_t found = text::reusable_prefix({slots[i].ids, slots[i].positions, slots[i].blocks}, prompt);
-    if (found > tokens || (found == tokens && !slots[source].is_free)) source = i, tokens = found;
+    const int64_t tokens = text::reusable_prefix({slots[i].ids, slots[i].positions, slots[i].blocks}, job.sequence());
+    if (tokens > best.tokens || (tokens == best.tokens && !slots[best.slot].is_free)) best = {i, tokens};
   }
+  return best;
+}
+
+bool Generator::Impl::is_being_computed(const Job& job) const {
+  const int64_t there = longest_prefix(job).tokens;
+  return std::ranges::any_of(jobs, [&](const auto& entry) {
+    const Job& other = entry.second;
+    return other.slot >= 0 && !other.is_prefilled() && text::reusable_prefix(other.sequence(), job.sequence()) > there;
+  });
+}
+
+void Generator::Impl::start(Job& job) {
+  const auto [source, tokens] = longest_prefix(job);
   // The slot itself where at least half of what it holds is of use; else a copy of that, in place of what was used
   // least recently.
   const bool takes_over =
@@ -37,14 +43,16 @@ void Generator::Impl::start(Job& job) {
       return std::pair(!a.is_free, a.last_used) < std::pair(!b.is_free, b.last_used);
     };
     target = static_cast<size_t>(std::ranges::min_element(slots, is_better) - slots.begin());
-    if (tokens > 0 && target != source)
+    if (tokens > 0 && target != source) {
+      slots[target].ids.clear();  // holds nothing, should the copy fail
       cache.copy_prefix(static_cast<int64_t>(source), static_cast<int64_t>(target), tokens);
+    }
   }
 
   Slot& slot = slots[target];
   slot.ids.assign(job.prompt.ids.begin(), job.prompt.ids.begin() + tokens);
-  slot.positions.assign(positions.begin(), positions.begin() + tokens * job.prompt.positions.size(0));
-  slot.blocks = std::move(blocks);
+  slot.positions.assign(job.positions.begin(), job.positions.begin() + tokens * job.prompt.positions.size(0));
+  slot.blocks = job.blocks;
   slot.is_free = false;
   slot.last_used = ++uses;
   job.slot = static_cast<int64_t>(target);

@@ -30,6 +30,8 @@ void Generator::Impl::start_waiting(std::vector<JobEvent>& events) {
     Job& job = (place++)->second;
     if (job.slot >= 0) continue;
     if (std::ranges::none_of(slots, &Slot::is_free)) return;
+    // What another reads just now need not be read twice, and would not be read sooner here: prompts come in turn.
+    if (is_being_computed(job)) return;
     try {
       with_torch_errors("generator", [&] { start(job); });
     } catch (const Error& error) {

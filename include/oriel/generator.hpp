@@ -73,7 +73,8 @@ struct GeneratorOptions {
 ///
 /// What the cache holds of earlier and of running jobs is reused by a new job for as many ids from its begin as agree:
 /// a second question about a picture computes the question alone. Ids of embeddings are unique in the process, so equal
-/// ids are equal rows. When all of the cache is taken, what was used least recently is given up.
+/// ids are equal rows. A job waits for what another is about to compute of its prompt. When all of the cache is taken,
+/// what was used least recently is given up.
 ///
 /// One thread at a time may call a generator; several generators may share a model. Memory of the cache, on the model's
 /// device: max_jobs * max_tokens * model.cache_bytes_per_token(). After any error the generator stays usable. One that

@@ -118,6 +118,27 @@ TEST_P(GeneratorGreedy, ARunningJobsPrefixIsCopied) {
   EXPECT_GT(found.reused_tokens, with_picture.embeddings[0].length());
 }
 
+TEST_P(GeneratorGreedy, APictureThatSeveralJobsBringAtOnceIsReadOnce) {
+  const TestPrompt second = chat.prompt(with_picture.embeddings, "Where was it taken?");
+  Generator fresh = chat.generator();
+  const std::vector<int64_t> expected_first = answer(fresh, with_picture, length).ids;
+  fresh.clear_cache();
+  const std::vector<int64_t> expected_second = answer(fresh, second, length).ids;
+
+  Generator generator = chat.generator({.max_jobs = 3, .max_tokens = 256, .prefill_chunk = 12});
+  std::vector<int64_t> jobs;
+  for (const TestPrompt& prompt : {with_picture, second, text})
+    jobs.push_back(generator.enqueue(prompt.ids, greedy_options(prompt, length)));
+  run_all(generator);
+  const JobResult first_result = generator.take_result(jobs[0]);
+  const JobResult second_result = generator.take_result(jobs[1]);
+  EXPECT_EQ(first_result.ids, expected_first);
+  EXPECT_EQ(second_result.ids, expected_second);
+  EXPECT_EQ(first_result.reused_tokens, 0);
+  EXPECT_GT(second_result.reused_tokens, with_picture.embeddings[0].length());
+  EXPECT_EQ(generator.take_result(jobs[2]).ids.size(), static_cast<size_t>(length));
+}
+
 TEST_P(GeneratorGreedy, OtherRowsUnderTheSameTextAreNotReused) {
   const TestPrompt other = chat.prompt({chat.embed(9)}, "What is this?");
   Generator fresh = chat.generator();
