@@ -51,21 +51,20 @@ ORIEL_VECTORISED void rotate_token(c10::Half* x, const float* cos, const float* 
   rotate_values<c10::Half, float>(x, cos, sin, heads, head_dim);
 }
 
-/// qkv [T, 3, heads, head_dim], dense, in place, without a copy in float32.
+/// x [T, heads, head_dim] with dense heads, in place, without a copy in float32.
 template <typename T>
-void rotate_in_place(const at::Tensor& qkv, const Rotary& rotary, bool working) {
-  const at::Tensor cos_table = rotary.cos.contiguous();
-  const at::Tensor sin_table = rotary.sin.contiguous();
+void rotate_rows(const at::Tensor& x, const Rotary& rotary, bool working) {
+  const at::Tensor cos_table = rotary.cos.to(at::kFloat).contiguous();
+  const at::Tensor sin_table = rotary.sin.to(at::kFloat).contiguous();
   const auto* cos = cos_table.const_data_ptr<float>();
   const auto* sin = sin_table.const_data_ptr<float>();
-  auto* data = qkv.mutable_data_ptr<T>();
-  const int64_t heads = qkv.size(2);
-  const int64_t head_dim = qkv.size(3);
-  at::parallel_for(0, qkv.size(0), 64, [&](int64_t begin, int64_t end) {
+  auto* data = x.mutable_data_ptr<T>();
+  const int64_t stride = x.stride(0);
+  const int64_t heads = x.size(1);
+  const int64_t head_dim = x.size(2);
+  at::parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
-      for (const int64_t part : {0, 1})
-        rotate_token(data + (t * 3 + part) * heads * head_dim, cos + t * head_dim, sin + t * head_dim, heads, head_dim,
-                     working);
+      rotate_token(data + t * stride, cos + t * head_dim, sin + t * head_dim, heads, head_dim, working);
   });
 }
 
@@ -76,36 +75,18 @@ double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPreci
 #ifdef ORIEL_CUDA
   if (cuda::rotate_query_key(qkv, rotary, query_scale)) return query_scale;
 #endif
-  const bool working = precision == RotaryPrecision::working;
-  if (qkv.is_cpu() && qkv.is_contiguous()) {
-    if (qkv.scalar_type() == at::kFloat) return rotate_in_place<float>(qkv, rotary, working), 1.0;
-    if (qkv.scalar_type() == at::kBFloat16) return rotate_in_place<c10::BFloat16>(qkv, rotary, working), 1.0;
-    if (qkv.scalar_type() == at::kHalf) return rotate_in_place<c10::Half>(qkv, rotary, working), 1.0;
-  }
-  for (const int64_t part : {0, 1}) {
-    const at::Tensor x = qkv.select(1, part);
-    x.copy_(rotate(x, rotary, precision));
-  }
+  for (const int64_t part : {0, 1}) rotate_in_place(qkv.select(1, part), rotary, precision);
   return 1.0;
 }
 
 void rotate_in_place(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision) {
-  const int64_t heads = x.size(1);
-  const int64_t head_dim = x.size(2);
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.stride(2) != 1 || x.stride(1) != head_dim) {
-    x.copy_(rotate(x, rotary, precision));
-    return;
+  const bool working = precision == RotaryPrecision::working;
+  if (x.is_cpu() && x.stride(2) == 1 && x.stride(1) == x.size(2)) {
+    if (x.scalar_type() == at::kFloat) return rotate_rows<float>(x, rotary, working);
+    if (x.scalar_type() == at::kBFloat16) return rotate_rows<c10::BFloat16>(x, rotary, working);
+    if (x.scalar_type() == at::kHalf) return rotate_rows<c10::Half>(x, rotary, working);
   }
-  const at::Tensor cos_table = rotary.cos.to(at::kFloat).contiguous();
-  const at::Tensor sin_table = rotary.sin.to(at::kFloat).contiguous();
-  const auto* cos = cos_table.const_data_ptr<float>();
-  const auto* sin = sin_table.const_data_ptr<float>();
-  auto* data = x.mutable_data_ptr<float>();
-  const int64_t stride = x.stride(0);
-  at::parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      rotate_token(data + t * stride, cos + t * head_dim, sin + t * head_dim, heads, head_dim);
-  });
+  x.copy_(rotate(x, rotary, precision));
 }
 
 Rotary reorder(const Rotary& rotary, const at::Tensor& order) {

@@ -24,8 +24,8 @@ struct Rotary {
 [[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
 
 /// Rotates q and k of a packed product qkv [T, 3, heads, head_dim] where they lie; v is left alone. One pass over
-/// memory for float32 on the CPU and for all types on a GPU (there in float32, rounded once, whatever the precision:
-/// nearer to the truth than rounding every step); elsewhere `rotate`, copied back. Returns the factor by which q was
+/// memory on the CPU and on a GPU (there in float32, rounded once, whatever the precision:
+/// nearer to the truth than rounding every step); for other types `rotate`, copied back. Returns the factor by which q was
 /// multiplied besides: query_scale where the kernel ran, else 1.
 double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision,
                         double query_scale = 1.0);
