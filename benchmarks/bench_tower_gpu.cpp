@@ -15,6 +15,7 @@ struct Arguments {
   std::string model;
   std::string dtype = "bfloat16";
   std::vector<std::string> calls;
+  std::string tuning_file;
   int warm_up = 4;
   int repeats = 20;
 };
@@ -26,6 +27,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--call", arguments.calls,
                  "pictures of one call, such as 1024x768,640x480 (width x height); repeatable")
       ->required();
+  app.add_option("--tuning-file", arguments.tuning_file, "as LoadOptions::tuning_file (default: none)");
   app.add_option("--warm-up", arguments.warm_up, "untimed runs of each call (default: 4)")->check(CLI::Range(1, 1000));
   app.add_option("--repeats", arguments.repeats, "timed runs of each call (default: 20)")
       ->check(CLI::Range(1, 1'000'000));
@@ -112,8 +114,9 @@ int main(int argc, char** argv) {
   Arguments arguments;
   add_options(app, arguments);
   return run_program(app, argc, argv, [&] {
-    const auto tower = oriel::VisionTower::load(arguments.model,
-                                                {.device = oriel::Device::cuda(), .dtype = dtype_of(arguments.dtype)});
+    oriel::LoadOptions options{.device = oriel::Device::cuda(), .dtype = dtype_of(arguments.dtype)};
+    if (!arguments.tuning_file.empty()) options.tuning_file = arguments.tuning_file;
+    const auto tower = oriel::VisionTower::load(arguments.model, options);
     for (const std::string& call : arguments.calls) bench_call(tower, arguments, call);
   });
 }

@@ -1,9 +1,11 @@
 """Towers on a GPU: oriel against transformers, eager and compiled, patches to rows, both in device memory.
 
-    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--peers eager compile] [--cases NAME...] [--out FILE.jsonl]
+    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--parts calls kernels pictures] [--peers eager compile]
+                             [--cases NAME...] [--out FILE.jsonl]
 
 Writes random weights in the released sizes, checks first that our rows are as near to the float32 truth as those of
-transformers, then prints one table of medians and ratios; --out gets every figure as JSON lines.
+transformers, then prints one table of medians and ratios. `kernels` adds what each call is made of and how near it is
+to what the card allows, `pictures` times JPEG files to rows. --out gets every figure as JSON lines.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import cases
+import gpu_kernels
+import gpu_pictures
 
 sys.path.insert(0, str(cases.ROOT / "tests" / "goldens"))
 
@@ -197,7 +201,7 @@ def exactness(build: Path, directory: Path, peer: Peer, picture: Path, scratch: 
 
 def table(results: list[dict]) -> str:
     columns = ["tower", "call", "patches", "oriel ms", "+-%", "eager ms", "compile ms", "eager /", "compile /", "must",
-               "goal", "of goal", "MiB"]  # fmt: skip
+               "goal", "of goal", "ceiling", "of ceiling", "MiB"]  # fmt: skip
     rows = []
     for line in results:
         ours = statistics.median(line["oriel"]["ms"])
@@ -209,9 +213,53 @@ def table(results: list[dict]) -> str:
         rows.append([line["tower"], line["call"], str(line["oriel"]["patches"]), f"{ours:.2f}", f"{spread:.0f}",
                      show("eager"), show("compile"), ratio("eager"), ratio("compile"),
                      f"{must}{'' if ours <= must else ' !'}", f"{goal}", f"{ours / goal:.2f}",
+                     f"{line['kernels']['ceiling_ms']:.2f}" if "kernels" in line else "-",
+                     f"{100 * line['kernels']['ceiling_ms'] / ours:.0f}%" if "kernels" in line else "-",
                      f"{line['oriel']['working_bytes'] / 2**20:.0f}"])  # fmt: skip
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [columns, *rows])
+
+
+def measure_calls(name: str, directory: Path, arguments: argparse.Namespace) -> list[dict]:
+    calls = {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+    peer = Peer(name, directory)
+    close = {}
+    if not arguments.skip_exactness:
+        picture = arguments.checkpoints / "picture.bmp"
+        cases.write_picture((700, 500), picture)
+        close = exactness(arguments.build, directory, peer, picture, arguments.checkpoints)
+        say(f"{name}: distance from float32: " + ", ".join(f"{k} {v:.2e}" for k, v in close.items()))
+    peers: dict = {}
+    if arguments.peers:
+        peer.load(peer.torch.bfloat16)
+        for kind in arguments.peers:
+            some = calls if kind == "eager" or not arguments.compile_cases else {
+                k: v for k, v in calls.items() if k in arguments.compile_cases}  # fmt: skip
+            for call, ms in measure_peers(name, peer, [kind], some, arguments.repeats).items():
+                peers.setdefault(call, {}).update(ms)
+        peer.drop()
+    ours = measure_ours(arguments.build, directory, calls, "bfloat16", arguments.repeats)
+    lines = [{"tower": name, "call": call, "oriel": ours[call], "peers": peers.get(call, {}), "exactness": close}
+             for call in calls]  # fmt: skip
+    if "kernels" in arguments.parts:
+        for line in lines:
+            line["kernels"] = gpu_kernels.measure(arguments.build, name, calls[line["call"]])
+            ms = statistics.median(line["oriel"]["ms"])
+            print(f"{name} {line['call']}\n{gpu_kernels.table(line['kernels'], ms)}\n", flush=True)
+    return lines
+
+
+def measure_pictures(name: str, directory: Path, arguments: argparse.Namespace) -> list[dict]:
+    files = gpu_pictures.write_jpegs(arguments.checkpoints / "jpegs", arguments.stream)
+    ours = {call: gpu_pictures.measure_ours(arguments.build, directory, some, arguments.decoders, 2 if len(some) > 1 else 5)
+            for call, some in files.items()}  # fmt: skip
+    theirs: dict = {call: {} for call in files}
+    if arguments.peers:
+        peer = Peer(name, directory)
+        peer.load(peer.torch.bfloat16)
+        theirs = {call: gpu_pictures.measure_peer(peer, some, 1 if len(some) > 1 else 5) for call, some in files.items()}
+        peer.drop()
+    return [{"tower": name, "call": call, "oriel": ours[call], "peer": theirs[call]} for call in files]
 
 
 def main() -> None:
@@ -219,6 +267,9 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="build folder with ORIEL_CUDA and the benchmarks")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/gpu-checkpoints"), help="kept between runs")
     parser.add_argument("--towers", nargs="+", choices=list(TOWERS), default=list(TOWERS))
+    parser.add_argument("--parts", nargs="+", choices=["calls", "kernels", "pictures"], default=["calls"])
+    parser.add_argument("--stream", type=int, default=200, help="pictures of the stream (default: 200)")
+    parser.add_argument("--decoders", type=int, default=4, help="threads that decode ahead (default: 4)")
     parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
     parser.add_argument("--cases", nargs="+", help="calls by name (default: all)")
     parser.add_argument("--compile-cases", nargs="+", help="calls that the compiled peer runs, too (default: all)")
@@ -227,33 +278,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines")
     arguments = parser.parse_args()
 
-    results = []
+    results, streams = [], []
     for name in arguments.towers:
         directory = make_checkpoint(name, arguments.checkpoints / name)
-        calls = {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
-        peer = Peer(name, directory)
-        close = {}
-        if not arguments.skip_exactness:
-            picture = arguments.checkpoints / "picture.bmp"
-            cases.write_picture((700, 500), picture)
-            close = exactness(arguments.build, directory, peer, picture, arguments.checkpoints)
-            say(f"{name}: distance from float32: " + ", ".join(f"{k} {v:.2e}" for k, v in close.items()))
-        peers: dict = {}
-        if arguments.peers:
-            peer.load(peer.torch.bfloat16)
-            for kind in arguments.peers:
-                some = calls if kind == "eager" or not arguments.compile_cases else {
-                    k: v for k, v in calls.items() if k in arguments.compile_cases}  # fmt: skip
-                for call, ms in measure_peers(name, peer, [kind], some, arguments.repeats).items():
-                    peers.setdefault(call, {}).update(ms)
-            peer.drop()
-        ours = measure_ours(arguments.build, directory, calls, "bfloat16", arguments.repeats)
-        results += [{"tower": name, "call": call, "oriel": ours[call], "peers": peers.get(call, {}), "exactness": close}
-                    for call in calls]  # fmt: skip
-        print(table([line for line in results if line["tower"] == name]), flush=True)
+        if "calls" in arguments.parts:
+            lines = measure_calls(name, directory, arguments)
+            print(table(lines), flush=True)
+            results += lines
+        if "pictures" in arguments.parts:
+            lines = measure_pictures(name, directory, arguments)
+            print(gpu_pictures.table(lines), flush=True)
+            streams += lines
     if arguments.out:
-        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results))
-    print("\n" + table(results))
+        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams))
+    if results:
+        print("\n" + table(results))
+    if streams:
+        print("\n" + gpu_pictures.table(streams))
 
 
 if __name__ == "__main__":

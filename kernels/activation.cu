@@ -1,40 +1,13 @@
 // Activations: elementwise, and as the gate of a gated MLP.
 //
-// Both kernels are bound by memory: a thread handles vectors of 16 bytes, neighbours side by side. The arithmetic uses
-// the fast exponential (error below 2^-21 of the result, far below the rounding of a 16-bit type) for those and the
-// exact functions for float32.
+// Both kernels are bound by memory: a thread handles vectors of 16 bytes, neighbours side by side.
+#include "activation.cuh"
 #include "element.cuh"
 
 namespace oriel::kernels {
 namespace {
 
 constexpr int threads = 256;
-
-template <typename T>
-__device__ float exponential(float x) {
-  if constexpr (sizeof(T) == 4) return expf(x);
-  return __expf(x);
-}
-
-template <typename T>
-__device__ float sigmoid(float x) {
-  if constexpr (sizeof(T) == 4) return 1.0F / (1.0F + expf(-x));
-  return __fdividef(1.0F, 1.0F + __expf(-x));
-}
-
-template <typename T, ElementwiseFunction function>
-__device__ float apply(float x) {
-  if constexpr (function == ElementwiseFunction::identity) return x;
-  if constexpr (function == ElementwiseFunction::relu) return x < 0.0F ? 0.0F : x;  // NaN stays NaN
-  if constexpr (function == ElementwiseFunction::silu) return x * sigmoid<T>(x);
-  if constexpr (function == ElementwiseFunction::quick_gelu) return x * sigmoid<T>(1.702F * x);
-  if constexpr (function == ElementwiseFunction::gelu_erf) return 0.5F * x * (1.0F + erff(x * 0.70710678118654752F));
-  if constexpr (function == ElementwiseFunction::gelu_tanh) {
-    // 0.5 (1 + tanh(u)) is sigmoid(2u).
-    const float twice = 1.5957691216057308F * (x + 0.044715F * x * x * x);
-    return x * sigmoid<T>(twice);
-  }
-}
 
 template <typename T, ElementwiseFunction function>
 __global__ void __launch_bounds__(threads) elementwise_kernel(const ElementwiseParams p) {
@@ -68,27 +41,6 @@ __global__ void __launch_bounds__(threads) gate_kernel(const GateParams p) {
   for (int i = 0; i < N; ++i)
     gate.values[i] = narrow<T>(apply<T, function>(widen(gate.values[i])) * widen(up.values[i]));
   store(static_cast<T*>(p.y) + row * p.width + column, gate);
-}
-
-/// Calls f with the function as an integral constant.
-template <typename F>
-cudaError_t with_function(ElementwiseFunction function, F&& f) {
-  using E = ElementwiseFunction;
-  switch (function) {
-    case E::identity:
-      return f(std::integral_constant<E, E::identity>());
-    case E::relu:
-      return f(std::integral_constant<E, E::relu>());
-    case E::silu:
-      return f(std::integral_constant<E, E::silu>());
-    case E::gelu_erf:
-      return f(std::integral_constant<E, E::gelu_erf>());
-    case E::gelu_tanh:
-      return f(std::integral_constant<E, E::gelu_tanh>());
-    case E::quick_gelu:
-      return f(std::integral_constant<E, E::quick_gelu>());
-  }
-  return cudaErrorInvalidValue;
 }
 
 }  // namespace

@@ -17,6 +17,10 @@
 
 namespace oriel::kernels {
 
+constexpr bool attention_has_head_dim(std::int64_t head_dim) {
+  return head_dim == 64 || head_dim == 72 || head_dim == 80 || head_dim == 128;
+}
+
 /// Common to both kernels. Pointers are device pointers, aligned to 16 bytes.
 struct AttentionInputs {
   const void* qkv = nullptr;  ///< [tokens, 3, heads, head_dim]: q, k and v of a token, as the merged product left them
@@ -24,7 +28,7 @@ struct AttentionInputs {
   std::int64_t token_stride = 0;  ///< elements from one token of qkv to the next: >= 3 heads head_dim, a multiple of 8
   std::int32_t tokens = 0;        ///< of all sequences together
   std::int32_t heads = 0;
-  std::int32_t head_dim = 0;            ///< 64, 72, 80 or 128
+  std::int32_t head_dim = 0;            ///< one that attention_has_head_dim
   Element element = Element::bfloat16;  ///< or float16
   float scale = 0;                      ///< of the logits, usually head_dim^-1/2; not read if q_prescaled
   bool q_prescaled = false;  ///< q already holds q * scale * log2(e): what a rotary kernel can fold in for nothing

@@ -31,7 +31,9 @@
 #include <cstdint>
 
 #include "attention.h"
+#include "attention_dispatch.cuh"
 #include "attention_sm90_shape.cuh"
+#include "tensor_map.h"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #include "attention_sm90_consumer.cuh"
@@ -112,53 +114,23 @@ __global__ void __launch_bounds__(1)
 
 #endif
 
-using EncodeTiled = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                                 const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
-                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/// The driver's function, through the runtime: no link to libcuda. Null where the driver is too old.
-EncodeTiled find_encode_tiled() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  const cudaError_t status =
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
-  return status == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(function)
-                                                                        : nullptr;
-}
-
 /// Boxes of `columns` x 1 slice x 64 tokens.
 cudaError_t encode_map(const AttentionInputs& inputs, int columns, CUtensorMapSwizzle swizzle, CUtensorMap* map) {
-  static const EncodeTiled encode = find_encode_tiled();
-  if (encode == nullptr) return cudaErrorNotSupported;
   const auto head_dim = static_cast<cuuint64_t>(inputs.head_dim);
   const cuuint64_t sizes[3] = {head_dim, 3 * static_cast<cuuint64_t>(inputs.heads),
                                static_cast<cuuint64_t>(inputs.tokens)};
   const cuuint64_t strides[2] = {2 * head_dim, 2 * static_cast<cuuint64_t>(inputs.token_stride)};  // bytes
   const cuuint32_t box[3] = {static_cast<cuuint32_t>(columns), 1, kAttentionUnit};
-  const cuuint32_t element_strides[3] = {1, 1, 1};
-  const CUtensorMapDataType type =
-      inputs.element == Element::float16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  const CUresult result = encode(map, type, 3, const_cast<void*>(inputs.qkv), sizes, strides, box, element_strides,
-                                 CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+  return encode_tensor_map(inputs.element, inputs.qkv, 3, sizes, strides, box, map, swizzle);
 }
 
 template <class T, int kHeadDim>
 cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
   using S = sm90::Shape<kHeadDim>;
   const auto kernel = attention_kernel<T, kHeadDim>;
-  cudaFuncAttributes attributes{};
-  if (const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel); status != cudaSuccess) {
-    cudaGetLastError();  // no code for this device at all is an answer, not an error to be found later
-    return status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ? cudaErrorNotSupported
-                                                                                                 : status;
-  }
-  if (attributes.maxThreadsPerBlock < S::kThreads) return cudaErrorNotSupported;
-  if (attributes.maxDynamicSharedSizeBytes < S::kBytes) {
-    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
-    if (status != cudaSuccess) return status;
-  }
+  if (const cudaError_t status = allow_shared_memory(reinterpret_cast<const void*>(kernel), S::kThreads, S::kBytes);
+      status != cudaSuccess)
+    return status;
   CUtensorMap panel, tail;
   if (const cudaError_t status = encode_map(params, 64, CU_TENSOR_MAP_SWIZZLE_128B, &panel); status != cudaSuccess) {
     return status;
@@ -182,26 +154,15 @@ cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_head_dim(const AttentionSm90Params& params, cudaStream_t stream) {
-  switch (params.head_dim) {
-    case 64:
-      return launch<T, 64>(params, stream);
-    case 72:
-      return launch<T, 72>(params, stream);
-    case 80:
-      return launch<T, 80>(params, stream);
-    case 128:
-      return launch<T, 128>(params, stream);
-    default:
-      return cudaErrorNotSupported;
-  }
+  return with_head_dim(params.head_dim,
+                       [&](auto head_dim) { return launch<T, decltype(head_dim)::value>(params, stream); });
 }
 
 }  // namespace
 
 bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, int compute_minor) {
   const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
-  const bool head_dim =
-      inputs.head_dim == 64 || inputs.head_dim == 72 || inputs.head_dim == 80 || inputs.head_dim == 128;
+  const bool head_dim = attention_has_head_dim(inputs.head_dim);
   const bool element = inputs.element == Element::bfloat16 || inputs.element == Element::float16;
   return compute_major == 9 && compute_minor == 0 && head_dim && element && inputs.heads >= 1 &&
          inputs.heads <= 65535 && inputs.token_stride % 8 == 0 && aligned(inputs.qkv) && aligned(inputs.out);
@@ -209,12 +170,7 @@ bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, i
 
 cudaError_t attention_sm90(const AttentionSm90Params& params, cudaStream_t stream) {
   if (params.tokens == 0) return cudaSuccess;
-  int device = 0, major = 0, minor = 0;
-  if (const cudaError_t status = cudaGetDevice(&device); status != cudaSuccess) return status;
-  cudaError_t status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (status == cudaSuccess) status = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (status != cudaSuccess) return status;
-  if (!attention_sm90_supports(params, major, minor)) return cudaErrorNotSupported;
+  if (!attention_sm90_supports(params, 9, 0)) return cudaErrorNotSupported;  // another chip: found by the launch
   const bool sizes =
       params.tokens > 0 && params.blocks > 0 && params.token_stride >= std::int64_t{3} * params.heads * params.head_dim;
   if (!sizes || params.qkv == nullptr || params.out == nullptr || params.plan == nullptr) return cudaErrorInvalidValue;

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "attention.h"
+#include "attention_dispatch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -284,18 +285,8 @@ cudaError_t launch(const AttentionWindowParams& params, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_head_dim(const AttentionWindowParams& params, cudaStream_t stream) {
-  switch (params.head_dim) {
-    case 64:
-      return launch<T, 64>(params, stream);
-    case 72:
-      return launch<T, 72>(params, stream);
-    case 80:
-      return launch<T, 80>(params, stream);
-    case 128:
-      return launch<T, 128>(params, stream);
-    default:
-      return cudaErrorNotSupported;
-  }
+  return with_head_dim(params.head_dim,
+                       [&](auto head_dim) { return launch<T, decltype(head_dim)::value>(params, stream); });
 }
 
 bool is_chunk_aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }

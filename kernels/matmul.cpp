@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cfloat>
+#include <optional>
 
 namespace oriel::kernels {
 namespace {
@@ -124,6 +125,30 @@ bool splits_sums(const cublasLtMatmulAlgo_t& algorithm) {
   return parts != 1;  // 0 and -1 mean one of the library's own ways to split
 }
 
+/// A setting of an algorithm, and how many bytes cuBLASLt keeps it in.
+struct Setting {
+  cublasLtMatmulAlgoConfigAttributes_t attribute;
+  size_t size;
+};
+constexpr std::array<Setting, MatmulChoice::setting_count> settings{{{CUBLASLT_ALGO_CONFIG_ID, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_TILE_ID, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_STAGES_ID, 4},
+                                                                     {CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, 2},
+                                                                     {CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2}}};
+
+std::optional<std::array<int64_t, settings.size()>> settings_of(const cublasLtMatmulAlgo_t& algorithm) {
+  std::array<int64_t, settings.size()> values{};
+  for (size_t i = 0; i < settings.size(); ++i)  // little-endian: the rest of the eight bytes stays zero
+    if (cublasLtMatmulAlgoConfigGetAttribute(&algorithm, settings[i].attribute, &values[i], settings[i].size,
+                                             nullptr) != CUBLAS_STATUS_SUCCESS)
+      return std::nullopt;
+  return values;
+}
+
 /// A pair of events that times what is enqueued between them.
 class Stopwatch {
  public:
@@ -171,17 +196,17 @@ cudaError_t Matmul::operator()(const MatmulParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
   const MatmulShape shape = shape_of(p);
   cublasLtMatmulAlgo_t algorithm;
+  Description description;
+  if (const cublasStatus_t status = description.init(p, p.rows); status != CUBLAS_STATUS_SUCCESS)
+    return to_cuda(status);
   bool known = false;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = tuned_.find(shape); found != tuned_.end()) {
+    if (const auto found = known_.find(shape); found != known_.end()) {
       algorithm = found->second;
       known = true;
     }
   }
-  Description description;
-  if (const cublasStatus_t status = description.init(p, p.rows); status != CUBLAS_STATUS_SUCCESS)
-    return to_cuda(status);
   if (known) {
     const cublasStatus_t status = description.run(handle_, p, algorithm, stream);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) return to_cuda(status);
@@ -203,6 +228,17 @@ cudaError_t Matmul::choose(const MatmulParams& p, cudaStream_t stream, cublasLtM
                                             &count);
   if (status != CUBLAS_STATUS_SUCCESS) return to_cuda(status);
   if (count == 0) return cudaErrorNotSupported;
+  const MatmulShape shape = shape_of(p);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto adopted = adopted_.find(shape); adopted != adopted_.end())
+      for (int i = 0; i < count; ++i)
+        if (settings_of(results[i].algo) == adopted->second.settings &&
+            !(p.deterministic && splits_sums(results[i].algo))) {
+          algorithm = known_[shape] = results[i].algo;
+          return cudaSuccess;
+        }
+  }
   algorithm = results[0].algo;
 
   if (p.deterministic) {
@@ -228,20 +264,27 @@ cudaError_t Matmul::choose(const MatmulParams& p, cudaStream_t stream, cublasLtM
     }
   }
   const std::lock_guard lock(mutex_);
-  tuned_[shape_of(p)] = algorithm;
+  known_[shape] = algorithm;
+  ++chosen_;
   return cudaSuccess;
 }
 
-std::vector<TunedMatmul> Matmul::tuned() const {
+std::vector<MatmulChoice> Matmul::choices() const {
   const std::lock_guard lock(mutex_);
-  std::vector<TunedMatmul> result;
-  for (const auto& [shape, algorithm] : tuned_) result.push_back({shape, algorithm});
+  std::vector<MatmulChoice> result;
+  for (const auto& [shape, algorithm] : known_)
+    if (const auto settings = settings_of(algorithm)) result.push_back({shape, *settings});
   return result;
 }
 
-void Matmul::adopt(const std::vector<TunedMatmul>& choices) {
+void Matmul::adopt(const std::vector<MatmulChoice>& choices) {
   const std::lock_guard lock(mutex_);
-  for (const TunedMatmul& choice : choices) tuned_.emplace(choice.shape, choice.algorithm);
+  for (const MatmulChoice& choice : choices) adopted_.insert_or_assign(choice.shape, choice);
+}
+
+int64_t Matmul::chosen() const {
+  const std::lock_guard lock(mutex_);
+  return chosen_;
 }
 
 }  // namespace oriel::kernels

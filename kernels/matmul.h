@@ -4,6 +4,8 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -46,10 +48,13 @@ struct MatmulShape {
   friend bool operator<(const MatmulShape& a, const MatmulShape& b) { return a.key() < b.key(); }
 };
 
-/// An algorithm that was chosen; plain bytes, meaningful to the same cuBLASLt version on the same kind of chip.
-struct TunedMatmul {
+/// An algorithm that was chosen, as the numbers that tell it from others: meaningful to the same cuBLASLt version on
+/// the same kind of chip.
+struct MatmulChoice {
+  static constexpr size_t setting_count = 9;
+
   MatmulShape shape;
-  cublasLtMatmulAlgo_t algorithm;
+  std::array<int64_t, setting_count> settings{};  ///< by cublasLtMatmulAlgoConfigAttributes_t
 };
 
 /// The products of one device: cuBLASLt's handle and the algorithms chosen so far. Safe from many threads.
@@ -67,16 +72,22 @@ class Matmul {
   /// in which the calling thread waits. While the stream is being captured, the first one offered is taken instead.
   cudaError_t operator()(const MatmulParams& params, cudaStream_t stream);
 
-  [[nodiscard]] std::vector<TunedMatmul> tuned() const;
-  /// Takes over choices of an earlier run; those that turn out not to fit are replaced.
-  void adopt(const std::vector<TunedMatmul>& choices);
+  /// What was chosen so far.
+  [[nodiscard]] std::vector<MatmulChoice> choices() const;
+  /// Takes over choices of an earlier run, whatever they hold: they only pick one of the algorithms that cuBLASLt
+  /// offers for a shape, without timing them. A choice that is not among these is made anew.
+  void adopt(const std::vector<MatmulChoice>& choices);
+  /// How many shapes were chosen for without help.
+  [[nodiscard]] int64_t chosen() const;
 
  private:
   cudaError_t choose(const MatmulParams& params, cudaStream_t stream, cublasLtMatmulAlgo_t& algorithm);
 
   cublasLtHandle_t handle_ = nullptr;
   mutable std::mutex mutex_;
-  std::map<MatmulShape, cublasLtMatmulAlgo_t> tuned_;
+  std::map<MatmulShape, cublasLtMatmulAlgo_t> known_;
+  std::map<MatmulShape, MatmulChoice> adopted_;
+  int64_t chosen_ = 0;
 };
 
 }  // namespace oriel::kernels

@@ -5,8 +5,6 @@ namespace oriel::kernels {
 namespace pixels {
 namespace {
 
-constexpr int64_t longest_side = int64_t{1} << 20;
-
 Intermediate intermediate_of(const PatchesParams& params) {
   const Grid grid = grid_of(params);
   auto* words = static_cast<uint32_t*>(params.scratch);
@@ -16,7 +14,7 @@ Intermediate intermediate_of(const PatchesParams& params) {
   return {words, divide_up(params.picture.height, quad), divide_up(grid.columns * params.patch, quad) * quad};
 }
 
-bool is_side(int64_t value) { return value >= 1 && value <= longest_side; }
+bool is_side(int64_t value) { return value >= 1 && value <= longest_picture_side; }
 
 bool fits(const AxisWeightsView& axis, int64_t in, int64_t out) {
   return axis.first != nullptr && axis.words != nullptr && axis.in == in && axis.out == out && axis.chunks >= 1 &&

@@ -10,6 +10,8 @@
 
 namespace oriel::kernels {
 
+inline constexpr int64_t longest_picture_side = int64_t{1} << 20;  ///< of a picture, and of what it is resized to
+
 /// Where the bytes of one picture, or of equally large frames, lie. Strides are in bytes and of either sign. Fast are
 /// interleaved RGB (column_stride 3, channel_stride 1), RGB with a fourth byte of any value (column_stride 4,
 /// channel_stride 1, all else a multiple of 4) and planes (column_stride 1); everything else is read byte by byte.

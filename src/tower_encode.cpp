@@ -163,7 +163,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
     return encode_one_by_one(patches, grids, layers, options);
   const c10::InferenceMode guard;
   const ops::DeterministicProducts deterministic_products(deterministic);
-  return with_torch_errors("encode", [&]() -> Encoded {
+  Encoded encoded = with_torch_errors("encode", [&]() -> Encoded {
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
     check_fits(grids, where);
@@ -200,6 +200,8 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
     }
     return result;
   });
+  if (tuning) tuning->save_if_new();
+  return encoded;
 }
 
 std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const EmbedOptions& options) const {

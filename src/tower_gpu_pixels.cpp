@@ -13,8 +13,7 @@
 namespace oriel {
 namespace {
 
-constexpr int64_t longest_gpu_side = int64_t{1} << 20;  // of the pixel kernels
-constexpr int64_t longest_stride = int64_t{1} << 40;    // bytes
+constexpr int64_t longest_stride = int64_t{1} << 40;  // bytes
 
 ops::DevicePicture view_of(const DevicePixelView& pixels) {
   return {.pixels = pixels.data,
@@ -40,7 +39,7 @@ void check(const DevicePixelView& pixels, const std::string& name, Device device
 }
 
 void check_sides(Size size, const std::string& name) {
-  if (size.width > longest_gpu_side || size.height > longest_gpu_side)
+  if (size.width > ops::longest_gpu_side || size.height > ops::longest_gpu_side)
     throw_error(ErrorCode::limit_exceeded, "{}: expected sides of at most 2^20 pixels on a GPU, got {} x {}", name,
                 size.width, size.height);
 }

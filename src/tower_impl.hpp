@@ -11,6 +11,7 @@
 #include "core/thread_pool.hpp"
 #include "nn/vit.hpp"
 #include "ops/pixels.hpp"
+#include "ops/tuning_file.hpp"
 #include "tower_arrangement.hpp"
 
 namespace oriel {
@@ -19,6 +20,7 @@ struct VisionTower::Impl {
   std::unique_ptr<arch::Architecture> architecture;
   std::optional<nn::Vit> vit;  ///< empty if loaded without weights
   std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<ops::TuningFile> tuning;  ///< if one is wanted
   Device device;
   DType dtype = DType::float32;
   ContentHash fingerprint;

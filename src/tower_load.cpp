@@ -70,6 +70,8 @@ VisionTower VisionTower::load(const std::filesystem::path& directory, const Load
   impl->pool = std::make_unique<ThreadPool>(options.threads);
   with_torch_errors(directory.string(), [&] {
     const c10::InferenceMode guard;
+    if (options.tuning_file)
+      impl->tuning = std::make_unique<ops::TuningFile>(*options.tuning_file, to_torch_device(options.device));
     impl->architecture = arch::make_architecture(files);
     if (options.weights)
       impl->load_weights(files, options);

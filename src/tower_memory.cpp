@@ -59,20 +59,24 @@ struct Steps {
   int64_t gather;     ///< patches in another dtype, and these in another order
   int64_t embed;      ///< patches, positions, hidden states, their norm
   int64_t attention;  ///< the block's input, its q, k and v, and the result
-  int64_t mlp;  ///< the MLP's input, its norm, the middle, and of a gated one the gate (on a GPU with up beside it)
-  int64_t features;  ///< hidden states side by side, and what they come from
+  int64_t mlp;        ///< the MLP's input, its norm, the middle, and what a gated one's is made of
+  int64_t features;   ///< hidden states side by side, and what they come from
 };
 
-Steps count(const arch::Traits& traits, DType dtype, bool on_cpu) {
+Steps count(const arch::Traits& traits, int64_t patches, DType dtype, Device device) {
   const nn::VitSpec& vit = traits.vit;
+  const bool on_cpu = device == Device::cpu();
   const auto layers = static_cast<int64_t>(vit.feature_layers.size());
   const int64_t copies = (on_cpu && dtype != DType::float32 ? 1 : 0) + (traits.footprint.order ? 1 : 0);
   const int64_t kept = (layers - 1) * vit.width;  // features of earlier blocks
+  const int64_t middles = vit.gated_mlp ? ops::GatedLinear::results_held({patches, vit.mlp_width, vit.activation},
+                                                                         to_scalar_type(dtype), to_torch_device(device))
+                                        : 1;
   const int64_t embedding = traits.footprint.positions || vit.norm_before_blocks ? 2 : 1;
   return {.gather = copies * vit.patch_values,
           .embed = std::min<int64_t>(copies, 1) * vit.patch_values + embedding * vit.width,
           .attention = kept + 5 * vit.width,
-          .mlp = kept + 2 * vit.width + (vit.gated_mlp ? (on_cpu ? 2 : 3) : 1) * vit.mlp_width,
+          .mlp = kept + 2 * vit.width + middles * vit.mlp_width,
           .features = (layers == 1 ? 2 : 2 * layers) * vit.width};
 }
 
@@ -84,7 +88,7 @@ int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, De
   const int64_t rows = patches / (traits.merge_size * traits.merge_size);
   const arch::Footprint& footprint = traits.footprint;
   const bool on_cpu = device == Device::cpu();
-  const Steps steps = count(traits, dtype, on_cpu);
+  const Steps steps = count(traits, patches, dtype, device);
 
   const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
   const int64_t tables =

@@ -38,6 +38,9 @@ struct LoadOptions {
   /// does not depend on the number of rows (up to some ten percent slower), on the CPU by one picture after the other.
   bool deterministic = false;
   bool weights = true;  ///< false: plan and preprocess only; encoding throws invalid_argument
+  /// On a GPU: a file that remembers which matrix products were found fastest, for towers and processes to come. Made
+  /// and kept up to date by calls that time new sizes; one for each kind of GPU. Trouble with it is a warning.
+  std::optional<std::filesystem::path> tuning_file = {};
   ProgressCallback progress = {};
   std::stop_token cancel = {};
 };

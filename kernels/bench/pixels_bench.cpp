@@ -116,7 +116,7 @@ void time_case(const Case& c, double speed, bool with_cpu) {
 
   const std::vector<uint8_t> pixels = noise(3 * c.source.width * c.source.height);
   const int64_t patches = (c.target.height / c.patch) * (c.target.width / c.patch);
-  PatchesParams params = patches_params(tables, device_tables.data(), spec, c.target);
+  PatchesParams params = params_of(tables, device_tables.data(), spec, c.target);
   params.element = c.element;
   const int64_t size = c.element == Element::float32 ? 4 : 2;
   params.out_columns = params.out_stride = (spec.patch_values() + 7) / 8 * 8;

@@ -27,11 +27,8 @@ int64_t available_bytes([[maybe_unused]] c10::Device device) {
 int compute_capability([[maybe_unused]] c10::Device device) {
 #ifdef ORIEL_CUDA
   if (device.is_cuda()) {
-    int major = 0;
-    int minor = 0;
-    cuda::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");
-    cuda::check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device.index()), "device");
-    return 10 * major + minor;
+    const cuda::Chip chip = cuda::chip_of(device);
+    return 10 * chip.major + chip.minor;
   }
 #endif
   return 0;

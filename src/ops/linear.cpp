@@ -184,9 +184,22 @@ GatedLinear::GatedLinear(Linear gate, Linear up) : gate_(std::move(gate)), up_(s
 
 at::Tensor GatedLinear::operator()(const at::Tensor& x, Activation activation) const {
 #ifdef ORIEL_CUDA
-  if (both_.defined()) return cuda::gate(both_(x), activation);
+  if (both_.defined()) {
+    const at::Tensor dense = both_.checked(x);
+    if (cuda::takes(dense)) return cuda::gated_linear(dense, both_.weight_, both_.bias_, activation);
+    return cuda::gate(both_(x), activation);
+  }
 #endif
   return up_.multiply_with(gate_(x, activation), x);
+}
+
+int64_t GatedLinear::results_held([[maybe_unused]] const GateShape& shape, [[maybe_unused]] at::ScalarType dtype,
+                                  [[maybe_unused]] at::Device device) {
+#ifdef ORIEL_CUDA
+  if (device.is_cuda())
+    return cuda::gates_inside_product({shape.rows, padded(shape.columns), shape.activation}, dtype, device) ? 1 : 3;
+#endif
+  return 2;
 }
 
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

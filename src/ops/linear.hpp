@@ -59,6 +59,13 @@ class Linear {
   bool packed_ = false;
 };
 
+/// What the first half of a gated MLP makes.
+struct GateShape {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  Activation activation = Activation::silu;
+};
+
 /// The first half of a gated MLP: activation(x G^T + g) * (x U^T + u). On a GPU both products are one, and the result
 /// is wider by columns of zeros where `out` is no multiple of 8; Linear takes it as it is.
 class GatedLinear {
@@ -68,6 +75,8 @@ class GatedLinear {
 
   /// x [T, in] -> [T, out], or a few columns of zeros more.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation) const;
+  /// How many tensors of the result's size there are at once while it runs, the result counted.
+  [[nodiscard]] static int64_t results_held(const GateShape& shape, at::ScalarType dtype, at::Device device);
 
  private:
   Linear gate_;

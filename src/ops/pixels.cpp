@@ -10,6 +10,7 @@
 
 #include "image/resize_tables.hpp"
 #include "ops/cuda/launch.hpp"
+#include "ops/cuda/patches_params.hpp"
 #include "ops/device.hpp"
 #include "pixels.h"
 #endif
@@ -17,6 +18,8 @@
 namespace oriel::ops {
 
 #ifdef ORIEL_CUDA
+
+static_assert(longest_gpu_side == kernels::longest_picture_side);
 
 at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device) {
   size_t total = 0;
@@ -42,39 +45,6 @@ namespace {
 bool same_values(const image::PixelSpec& a, const image::PixelSpec& b) {
   return a.do_resize == b.do_resize && a.filter == b.filter && a.do_rescale == b.do_rescale &&
          a.rescale_factor == b.rescale_factor && a.do_normalize == b.do_normalize && a.mean == b.mean && a.std == b.std;
-}
-
-kernels::AxisWeightsView view_of(const image::AxisTable& axis, const uint8_t* tables) {
-  return {.first = reinterpret_cast<const int32_t*>(tables + axis.first_offset),
-          .words = reinterpret_cast<const uint32_t*>(tables + axis.words_offset),
-          .in = axis.in,
-          .out = axis.out,
-          .chunks = axis.chunks,
-          .digits = axis.digits,
-          .shift = axis.shift,
-          .span = axis.span};
-}
-
-kernels::PatchesParams params_of(const image::PixelTables& tables, const uint8_t* on_device,
-                                 const image::PixelSpec& spec, Size target) {
-  kernels::PatchesParams params;
-  params.resize = tables.resizes();
-  params.rows_first = tables.rows_first();
-  if (tables.resizes()) {
-    params.rows = view_of(tables.rows(), on_device);
-    params.columns = view_of(tables.columns(), on_device);
-  }
-  params.target_height = target.height;
-  params.target_width = target.width;
-  params.values = reinterpret_cast<const float*>(on_device + tables.values_offset());
-  for (size_t c = 0; c < 3; ++c) {
-    const image::ByteToFloat& from = tables.arithmetic()[c];
-    params.channels[c] = {from.computable, from.scale_high, from.scale_low, from.mean, from.divisor, from.reciprocal};
-  }
-  params.patch = spec.patch;
-  params.temporal = spec.temporal;
-  params.merge = spec.merge;
-  return params;
 }
 
 }  // namespace
@@ -112,7 +82,8 @@ std::shared_ptr<const PixelKernels::Tables> PixelKernels::tables_for(Size source
 void PixelKernels::write_patches(const DevicePicture& picture, Size target, const image::PixelSpec& spec,
                                  image::ResizeArithmetic arithmetic, const at::Tensor& rows) {
   const auto tables = tables_for(picture.size, target, spec, arithmetic, rows.device());
-  kernels::PatchesParams params = params_of(tables->tables, tables->on_device.const_data_ptr<uint8_t>(), spec, target);
+  kernels::PatchesParams params =
+      cuda::params_of(tables->tables, tables->on_device.const_data_ptr<uint8_t>(), spec, target);
   params.picture = {.pixels = picture.pixels,
                     .height = picture.size.height,
                     .width = picture.size.width,

@@ -13,6 +13,8 @@
 
 namespace oriel::ops {
 
+inline constexpr int64_t longest_gpu_side = int64_t{1} << 20;  ///< of a picture, and of what it is resized to
+
 /// Bytes of one picture, or of equally large frames, in a GPU's memory. Strides in bytes, of either sign.
 struct DevicePicture {
   const uint8_t* pixels = nullptr;  ///< red of the top left pixel

@@ -23,6 +23,7 @@
 
 #include "ops/activation.hpp"
 #include "ops/attention.hpp"
+#include "ops/device.hpp"
 #include "ops/linear.hpp"
 #include "ops/norm.hpp"
 #include "ops/patch_merge.hpp"
@@ -136,6 +137,97 @@ TEST_F(OpsOnGpu, LinearTakesAnyShapeBiasAndResidual) {
       EXPECT_LT(distance(linear.add_to(residual.cuda(), x.cuda()), product + wide(residual)), tolerance(dtype));
       EXPECT_LT(distance(Linear(weight.cuda(), {})(x.cuda()), product - wide(bias)), tolerance(dtype));
     }
+}
+
+struct ProductCase {
+  int64_t in = 0;
+  int64_t out = 0;
+  Activation activation = Activation::silu;
+  bool gated = false;
+  bool bias = true;
+};
+
+const std::vector<ProductCase> activated_products{
+    {8, 8, Activation::silu, true},        {64, 64, Activation::silu, true, false},
+    {72, 136, Activation::silu, true},     {1024, 1024, Activation::silu, true, false},
+    {1280, 3420, Activation::silu, true},  {8, 8, Activation::quick_gelu},
+    {200, 264, Activation::quick_gelu},    {1280, 1536, Activation::quick_gelu, false, false},
+    {640, 1288, Activation::gelu_erf},     {33, 520, Activation::gelu_tanh},
+    {136, 72, Activation::gelu_erf, true},
+};
+
+/// A layer of the case, and what it means.
+struct Product {
+  at::Tensor weight, bias, up_weight, up_bias;
+
+  Product(const ProductCase& c, at::ScalarType dtype) {
+    const auto draw = [&](std::vector<int64_t> shape) { return at::randn(shape, at::kFloat).to(dtype); };
+    weight = draw({c.out, c.in}) / std::sqrt(static_cast<double>(c.in));
+    if (c.bias) bias = draw({c.out});
+    if (!c.gated) return;
+    up_weight = draw({c.out, c.in}) / std::sqrt(static_cast<double>(c.in));
+    if (c.bias) up_bias = draw({c.out});
+  }
+  static at::Tensor on_gpu(const at::Tensor& x) { return x.defined() ? x.cuda() : x; }
+  [[nodiscard]] at::Tensor ours(const at::Tensor& x, const ProductCase& c) const {
+    const Linear first(weight.cuda(), on_gpu(bias));
+    if (!c.gated) return first(x, c.activation);
+    return GatedLinear(first, Linear(up_weight.cuda(), on_gpu(up_bias)))(x, c.activation).narrow(1, 0, c.out);
+  }
+  [[nodiscard]] at::Tensor truth(const at::Tensor& x, const ProductCase& c) const {
+    const auto product = [&](const at::Tensor& w, const at::Tensor& b) {
+      const at::Tensor sums = at::matmul(x.to(at::kDouble), w.to(at::kDouble).t());
+      return b.defined() ? sums + b.to(at::kDouble) : sums;
+    };
+    const at::Tensor result = activate(product(weight, bias), c.activation);
+    return c.gated ? result * product(up_weight, up_bias) : result;
+  }
+};
+
+TEST_F(OpsOnGpu, ActivationsInsideProductsFollowTheirFormulas) {
+  for (const at::ScalarType dtype : short_dtypes)
+    for (const ProductCase& c : activated_products)
+      for (const int64_t rows : {1, 64, 127, 129, 300, 1025}) {
+        const DeterministicProducts inside(rows % 2 == 1);  // on Hopper the other way depends on the rows
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(c.in) + " to " + std::to_string(c.out));
+        const Product product(c, dtype);
+        const at::Tensor x = draw({rows, c.in}, dtype);
+        // What the result will find in its memory: a value that was not written shows.
+        (void)at::full({rows, c.out + 8}, NAN, at::dtype(dtype).device(at::kCUDA));
+        // Two kernels round in between, too.
+        EXPECT_LT(distance(product.ours(x.cuda(), c), product.truth(x, c)), 2 * tolerance(dtype));
+      }
+}
+
+TEST_F(OpsOnGpu, RowsOfActivatedProductsDependOnThemselvesAlone) {
+  const DeterministicProducts deterministic(true);
+  for (const at::ScalarType dtype : short_dtypes)
+    for (const ProductCase& c : activated_products) {
+      SCOPED_TRACE(std::to_string(c.in) + " to " + std::to_string(c.out));
+      const Product product(c, dtype);
+      const at::Tensor x = draw({20000, c.in}, dtype).cuda();  // enough for the widest tiles
+      x[4097].fill_(std::numeric_limits<float>::quiet_NaN());
+      const at::Tensor packed = product.ours(x, c);
+      for (const auto& [begin, rows] :
+           std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {77, 300}, {4090, 7}, {4098, 130}})
+        EXPECT_TRUE(packed.narrow(0, begin, rows).equal(product.ours(x.narrow(0, begin, rows), c)));
+      EXPECT_TRUE(packed[4097].isnan().all().item<bool>());
+    }
+}
+
+TEST_F(OpsOnGpu, HopperGatesInsideTheProductWhereThatIsFaster) {
+  const at::Device device(at::kCUDA, 0);
+  if (compute_capability(device) != 90) GTEST_SKIP() << "this chip has no kernel for it";
+  const auto held = [&](int64_t rows, at::ScalarType dtype, Activation activation) {
+    return GatedLinear::results_held({rows, 4096, activation}, dtype, device);
+  };
+  EXPECT_EQ(held(32768, at::kBFloat16, Activation::silu), 1);
+  EXPECT_EQ(held(32768, at::kHalf, Activation::silu), 1);
+  EXPECT_EQ(held(32768, at::kFloat, Activation::silu), 3);
+  EXPECT_EQ(held(32768, at::kHalf, Activation::relu), 3);
+  EXPECT_EQ(held(300, at::kBFloat16, Activation::silu), 3) << "96 tiles for 66 pairs of multiprocessors";
+  const DeterministicProducts deterministic(true);
+  EXPECT_EQ(held(300, at::kBFloat16, Activation::silu), 1);
 }
 
 TEST_F(OpsOnGpu, RotationTurnsQueryAndKeyWhereTheyLieAndScalesTheQuery) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "image/resize_tables.hpp"
+#include "ops/cuda/patches_params.hpp"
 #include "pixels.h"
 
 namespace oriel::kernels {
@@ -68,38 +69,6 @@ class DeviceTables {
   DeviceBytes buffer_;
 };
 
-inline AxisWeightsView view_of(const image::AxisTable& axis, const uint8_t* tables) {
-  return {reinterpret_cast<const int32_t*>(tables + axis.first_offset),
-          reinterpret_cast<const uint32_t*>(tables + axis.words_offset),
-          axis.in,
-          axis.out,
-          axis.chunks,
-          axis.digits,
-          axis.shift,
-          axis.span};
-}
-
-/// Everything but picture, output and scratch. `device_tables` is where the tables' buffer lies on the device.
-inline PatchesParams patches_params(const image::PixelTables& tables, const uint8_t* device_tables,
-                                    const image::PixelSpec& spec, Size target) {
-  PatchesParams params;
-  params.resize = tables.resizes();
-  params.rows_first = tables.rows_first();
-  if (tables.resizes()) {
-    params.rows = view_of(tables.rows(), device_tables);
-    params.columns = view_of(tables.columns(), device_tables);
-  }
-  params.target_height = target.height;
-  params.target_width = target.width;
-  params.values = reinterpret_cast<const float*>(device_tables + tables.values_offset());
-  for (size_t c = 0; c < 3; ++c) {
-    const image::ByteToFloat& from = tables.arithmetic()[c];
-    params.channels[c] = {from.computable, from.scale_high, from.scale_low, from.mean, from.divisor, from.reciprocal};
-  }
-  params.patch = spec.patch;
-  params.temporal = spec.temporal;
-  params.merge = spec.merge;
-  return params;
-}
+using ops::cuda::params_of;
 
 }  // namespace oriel::kernels

@@ -129,7 +129,7 @@ std::vector<float> on_cpu(const Case& c, const std::vector<Picture>& frames) {
 std::vector<uint8_t> on_gpu(const Case& c, const PictureView& picture, int64_t patches) {
   const image::PixelTables tables(c.source, c.target, c.spec, c.arithmetic);
   const DeviceTables device_tables(tables);
-  PatchesParams params = patches_params(tables, device_tables.data(), c.spec, c.target);
+  PatchesParams params = params_of(tables, device_tables.data(), c.spec, c.target);
   params.picture = picture;
   if (c.read_values) {
     for (ByteValues& channel : params.channels) channel.computable = false;
@@ -374,7 +374,7 @@ struct Valid {
   image::PixelTables tables{{64, 48}, {56, 28}, spec_of(14, 2, 2), ResizeArithmetic::torchvision};
   std::vector<uint8_t> buffer = std::vector<uint8_t>(static_cast<size_t>(tables.bytes()));
   alignas(16) std::array<uint8_t, 64> memory{};
-  PatchesParams params = patches_params(tables, buffer.data(), spec_of(14, 2, 2), {56, 28});
+  PatchesParams params = params_of(tables, buffer.data(), spec_of(14, 2, 2), {56, 28});
 
   Valid() {
     params.picture = {memory.data(), 48, 64, 3 * 64, 3, 1, 1, 0};

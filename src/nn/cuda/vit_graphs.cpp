@@ -38,6 +38,14 @@ void fill(const at::Tensor& room, const at::Tensor& x) {
   if (x.defined()) room.narrow(0, 0, x.size(0)).copy_(x);
 }
 
+/// The first ones are the room for all that follow.
+void arrange(ops::Segments& room, ops::Segments padded) {
+  if (room.cu_seqlens.defined())
+    ops::refill(room, padded);
+  else
+    room = std::move(padded);
+}
+
 }  // namespace
 
 struct VitGraphs::Key {
@@ -113,7 +121,7 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   const int64_t padded = rounded_rows(rows);
   const Key key{padded, rounded_segments(input.segments, padded - rows),
                 rounded_segments(input.window_segments, padded - rows)};
-  Entry& entry = entry_of(key, spec, input);
+  Entry& entry = entry_of(key, input);
   if (entry.is_plain) return std::nullopt;
 
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
@@ -127,11 +135,11 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
     fill(entry.input.rotary.sin, input.rotary.sin);
     fill(entry.input.rotary.turns, input.rotary.turns);
     const ops::AttentionShape whole{spec.heads, spec.head_dim(), input.segments.longest_possible};
-    ops::refill(entry.input.segments,
-                ops::pad_segments(input.segments, key.rows, key.segments, whole, input.patches.device()));
+    const c10::Device device = input.patches.device();
+    arrange(entry.input.segments, ops::pad_segments(input.segments, key.rows, key.segments, whole, device));
     if (key.windows > 0)
-      ops::refill(entry.input.window_segments,
-                  ops::pad_segments(input.window_segments, key.rows, key.windows, shape, input.patches.device()));
+      arrange(entry.input.window_segments,
+              ops::pad_segments(input.window_segments, key.rows, key.windows, shape, device));
     entry.arranged_for = input.segments.cu_seqlens;
   }
 
@@ -152,7 +160,7 @@ int64_t VitGraphs::replays() {
   return replays_;
 }
 
-VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const VitInput& input) {
+VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitInput& input) {
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
   if (found != entries_.end()) {
     entries_.splice(entries_.begin(), entries_, found);
@@ -162,19 +170,12 @@ VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitSpec& spec, const
     shared_->done.synchronize();  // its rooms may be in use
     entries_.pop_back();
   }
-  const c10::Device device = input.patches.device();
   Entry entry;
   entry.key = key;
   entry.input.patches = room_like(input.patches, key.rows);
   entry.input.positions = room_like(input.positions, key.rows);
   entry.input.rotary = {room_like(input.rotary.cos, key.rows), room_like(input.rotary.sin, key.rows),
                         room_like(input.rotary.turns, key.rows)};
-  const ops::AttentionShape whole{spec.heads, spec.head_dim(), input.segments.longest_possible};
-  entry.input.segments = ops::pad_segments(input.segments, key.rows, key.segments, whole, device);
-  if (key.windows > 0)
-    entry.input.window_segments =
-        ops::pad_segments(input.window_segments, key.rows, key.windows,
-                          {spec.heads, spec.head_dim(), input.window_segments.longest_possible}, device);
   entries_.push_front(std::move(entry));
   return entries_.front();
 }

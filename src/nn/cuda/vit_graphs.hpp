@@ -38,7 +38,7 @@ class VitGraphs {
   struct Entry;
   struct Shared;
 
-  Entry& entry_of(const Key& key, const VitSpec& spec, const VitInput& input);
+  Entry& entry_of(const Key& key, const VitInput& input);
   void capture(Entry& entry, const Forward& forward);
 
   std::mutex mutex_;

@@ -9,8 +9,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <map>
-#include <mutex>
 #include <tuple>
 #include <vector>
 
@@ -30,27 +28,6 @@ enum class Path {
   plain,   ///< ops::attention
 };
 
-struct Chip {
-  int major = 0;
-  int minor = 0;
-  int processors = 0;
-};
-
-Chip chip_of(c10::Device device) {
-  static std::mutex mutex;
-  static std::map<c10::DeviceIndex, Chip> chips;
-  const std::lock_guard lock(mutex);
-  Chip& chip = chips[device.index()];
-  if (chip.processors == 0) {
-    Chip found;
-    check(cudaDeviceGetAttribute(&found.major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");
-    check(cudaDeviceGetAttribute(&found.minor, cudaDevAttrComputeCapabilityMinor, device.index()), "device");
-    check(cudaDeviceGetAttribute(&found.processors, cudaDevAttrMultiProcessorCount, device.index()), "device");
-    chip = found;
-  }
-  return chip;
-}
-
 bool is_short(int64_t longest_possible) {
   return longest_possible > 0 && longest_possible <= kernels::kAttentionWindow;
 }
@@ -58,7 +35,7 @@ bool is_short(int64_t longest_possible) {
 Path path_of(int64_t heads, int64_t head_dim, int64_t longest_possible, c10::Device device) {
   const Chip chip = chip_of(device);
   if (chip.major < 8) return Path::plain;
-  const bool known_dim = head_dim == 64 || head_dim == 72 || head_dim == 80 || head_dim == 128;
+  const bool known_dim = kernels::attention_has_head_dim(head_dim);
   if (known_dim && is_short(longest_possible)) return Path::window;
   kernels::AttentionInputs inputs;
   inputs.heads = static_cast<int32_t>(heads);

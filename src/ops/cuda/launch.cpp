@@ -4,6 +4,9 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <map>
+#include <mutex>
+
 #include "core/error.hpp"
 
 namespace oriel::ops::cuda {
@@ -22,6 +25,21 @@ kernels::Element element_of(const at::Tensor& x) {
 }
 
 cudaStream_t stream_of(const at::Tensor& x) { return c10::cuda::getCurrentCUDAStream(x.device().index()).stream(); }
+
+Chip chip_of(c10::Device device) {
+  static std::mutex mutex;
+  static std::map<c10::DeviceIndex, Chip> chips;
+  const std::lock_guard lock(mutex);
+  Chip& chip = chips[device.index()];
+  if (chip.processors == 0) {
+    Chip found;
+    check(cudaDeviceGetAttribute(&found.major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");
+    check(cudaDeviceGetAttribute(&found.minor, cudaDevAttrComputeCapabilityMinor, device.index()), "device");
+    check(cudaDeviceGetAttribute(&found.processors, cudaDevAttrMultiProcessorCount, device.index()), "device");
+    chip = found;
+  }
+  return chip;
+}
 
 void check(cudaError_t error, std::string_view operation) {
   if (error == cudaSuccess) return;
@@ -61,8 +79,6 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   return y;
 }
 
-namespace {
-
 kernels::ElementwiseFunction function_of(Activation activation) {
   using F = kernels::ElementwiseFunction;
   switch (activation) {
@@ -81,8 +97,6 @@ kernels::ElementwiseFunction function_of(Activation activation) {
   }
   throw_error(ErrorCode::internal, "activation {}: has no kernel", static_cast<int>(activation));
 }
-
-}  // namespace
 
 at::Tensor activate_in_place(const at::Tensor& x, Activation activation) {
   if (activation == Activation::identity) return x;

@@ -12,6 +12,7 @@
 #include "matmul.h"
 #include "ops/activation.hpp"
 #include "ops/attention.hpp"
+#include "ops/linear.hpp"
 #include "ops/rotary.hpp"
 
 namespace oriel::ops::cuda {
@@ -22,6 +23,18 @@ namespace oriel::ops::cuda {
 
 [[nodiscard]] kernels::Element element_of(const at::Tensor& x);
 [[nodiscard]] cudaStream_t stream_of(const at::Tensor& x);
+/// What kernels are chosen and launched by; asked of the driver once.
+struct Chip {
+  int major = 0;  ///< compute capability
+  int minor = 0;
+  int processors = 0;
+};
+[[nodiscard]] Chip chip_of(c10::Device device);
+
+/// The products of a device, shared by all towers on it: equal shapes of two towers are timed once. The device is the
+/// current one when this is first called.
+[[nodiscard]] kernels::Matmul& products_of(c10::Device device);
+
 /// Throws out_of_memory, or internal with the name of the operation.
 void check(cudaError_t error, std::string_view operation);
 
@@ -30,13 +43,21 @@ void check(cudaError_t error, std::string_view operation);
 
 /// Writes into x itself.
 [[nodiscard]] at::Tensor activate_in_place(const at::Tensor& x, Activation activation);
+[[nodiscard]] kernels::ElementwiseFunction function_of(Activation activation);
 /// gate_up [T, 2 * width] -> activation(gate) * up [T, width].
 [[nodiscard]] at::Tensor gate(const at::Tensor& gate_up, Activation activation);
 
 /// x [T, in] with `weight` [out, in], bias [out] or undefined, residual [T, out] or undefined. The activation runs
-/// inside the product where cuBLASLt knows it, else right behind it.
+/// inside the product where cuBLASLt or a kernel of ours knows it, else right behind it.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& residual, Activation activation);
+
+/// activation(x G^T + g) * (x U^T + u) [T, width] of `weight` [2 * width, in]: all of G, then all of U, and of their
+/// biases side by side, or undefined.
+[[nodiscard]] at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                      Activation activation);
+/// Whether gated_linear needs no room for gate and up.
+[[nodiscard]] bool gates_inside_product(const GateShape& shape, at::ScalarType dtype, c10::Device device);
 
 /// q times query_scale; false if the kernel does not take the shape.
 [[nodiscard]] bool rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, double query_scale);

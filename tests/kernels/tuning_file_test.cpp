@@ -1,0 +1,166 @@
+// Choices of algorithms that outlive the process, and what happens to damaged ones.
+#include "ops/tuning_file.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/randn.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/safetensors.hpp"
+#include "core/temporary_directory.hpp"
+#include "matmul.h"
+#include "ops/cuda/launch.hpp"
+#include "ops/linear.hpp"
+#include "oriel/oriel.hpp"
+
+namespace oriel::ops {
+namespace {
+
+constexpr size_t row_numbers = 15;
+
+class TuningFileOnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
+      GTEST_SKIP() << "no GPU with a working driver was found";
+    x_ = at::randn({rows, 72}, at::dtype(at::kBFloat16).device(at::kCUDA));
+    weight_ = at::randn({136, 72}, at::dtype(at::kBFloat16).device(at::kCUDA));
+    workspace_ = at::empty({kernels::Matmul::workspace_bytes}, at::dtype(at::kByte).device(at::kCUDA));
+  }
+
+  /// The product by `matmul`.
+  at::Tensor run(kernels::Matmul& matmul) const {
+    at::Tensor y = at::empty({rows, 136}, x_.options());
+    cuda::check(matmul({.x = x_.const_data_ptr(),
+                        .weight = weight_.const_data_ptr(),
+                        .y = y.mutable_data_ptr(),
+                        .rows = rows,
+                        .in = 72,
+                        .out = 136,
+                        .x_stride = 72,
+                        .workspace = workspace_.mutable_data_ptr(),
+                        .workspace_bytes = kernels::Matmul::workspace_bytes},
+                       cuda::stream_of(x_)),
+                "matmul");
+    return y;
+  }
+  /// A product of a size that no other test has: what is chosen for it is new.
+  static void choose(int64_t out) {
+    const Linear linear(at::randn({out, 40}, at::dtype(at::kBFloat16).device(at::kCUDA)), {});
+    (void)linear(at::randn({3, 40}, at::dtype(at::kBFloat16).device(at::kCUDA)));
+  }
+  static int64_t stored(const std::filesystem::path& path) {
+    return SafetensorsFile::open(path).find("products")->shape[0];
+  }
+
+  static constexpr int64_t rows = 100;
+  const c10::InferenceMode guard_;
+  const c10::Device device_{at::kCUDA, 0};
+  at::Tensor x_, weight_, workspace_;
+};
+
+TEST_F(TuningFileOnGpu, AdoptedChoicesAreNotTimedAgain) {
+  kernels::Matmul first;
+  const at::Tensor y = run(first);
+  EXPECT_EQ(first.chosen(), 1);
+  ASSERT_EQ(first.choices().size(), 1U);
+  kernels::Matmul second;
+  second.adopt(first.choices());
+  EXPECT_TRUE(run(second).equal(y));
+  EXPECT_EQ(second.chosen(), 0);
+}
+
+TEST_F(TuningFileOnGpu, ChoicesThatDoNotFitAreMadeAnew) {
+  kernels::Matmul first;
+  const at::Tensor y = run(first);
+  const kernels::MatmulChoice good = first.choices().front();
+  for (size_t setting = 0; setting < good.settings.size(); ++setting) {
+    SCOPED_TRACE(setting);
+    kernels::MatmulChoice bad = good;
+    bad.settings[setting] = int64_t{1} << 40;
+    kernels::Matmul second;
+    second.adopt({bad});
+    EXPECT_LT((run(second) - y).abs().max().item<float>(), 0.5F) << "of values up to some 40";
+    EXPECT_EQ(second.chosen(), 1);
+  }
+}
+
+TEST_F(TuningFileOnGpu, WritesWhatIsNewWithWhatIsThere) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "tuning";
+  TuningFile file(path, device_);
+  file.save_if_new();
+  EXPECT_FALSE(std::filesystem::exists(path)) << "nothing was chosen";
+  choose(1000);
+  file.save_if_new();
+  const int64_t before = stored(path);
+  EXPECT_GE(before, 1);
+
+  // Another process adds a shape of its own.
+  const SafetensorsFile read = SafetensorsFile::open(path);
+  const auto bytes = read.bytes(*read.find("products"));
+  std::vector<int64_t> numbers(bytes.size() / sizeof(int64_t));
+  std::memcpy(numbers.data(), bytes.data(), bytes.size());
+  std::vector<int64_t> row(numbers.end() - row_numbers, numbers.end());
+  row[0] = 123456;  // another number of rows
+  numbers.insert(numbers.end(), row.begin(), row.end());
+  const TensorToWrite tensor{
+      "products", "I64", {before + 1, static_cast<int64_t>(row_numbers)}, std::as_bytes(std::span(numbers))};
+  write_safetensors(path, {&tensor, 1}, read.metadata());
+  choose(1008);
+  file.save_if_new();
+  EXPECT_EQ(stored(path), before + 2);
+}
+
+TEST_F(TuningFileOnGpu, OfAnotherGpuIsReplacedAndADamagedOneIsIgnored) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "tuning";
+  const std::array<int64_t, row_numbers> row{};
+  const TensorToWrite tensor{"products", "I64", {1, static_cast<int64_t>(row_numbers)}, std::as_bytes(std::span(row))};
+  write_safetensors(path, {&tensor, 1}, {{"gpu", "another"}});
+  TuningFile other(path, device_);
+  choose(1016);
+  other.save_if_new();
+  EXPECT_NE(SafetensorsFile::open(path).metadata().at("gpu"), "another");
+  const std::map<std::string, std::string> origin = SafetensorsFile::open(path).metadata();
+
+  const TensorToWrite narrow{"products", "I64", {1, 3}, std::as_bytes(std::span(row).first(3))};
+  write_safetensors(path, {&narrow, 1}, origin);
+  ::testing::internal::CaptureStderr();
+  TuningFile damaged(path, device_);
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("tuning_file: ignored: " + path.string() +
+                                                          ": expected a tensor products of I64 [*, 15]"),
+            std::string::npos);
+  std::ofstream(path) << "no such file";
+  ::testing::internal::CaptureStderr();
+  TuningFile unreadable(path, device_);
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("tuning_file: ignored: "), std::string::npos);
+  choose(1024);
+  unreadable.save_if_new();
+  EXPECT_GE(stored(path), 1);
+}
+
+TEST_F(TuningFileOnGpu, ATowerKeepsItUpToDate) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "tuning";
+  const auto tower = VisionTower::load(std::string(ORIEL_ASSETS) + "/tiny/pixtral",
+                                       {.device = Device::cuda(), .dtype = DType::float16, .tuning_file = path});
+  const std::vector<uint8_t> pixels(size_t{3} * 400 * 368, 100);
+  const Image image = Image::from_pixels({.data = pixels.data(), .size = {400, 368}, .channels = 3});
+  choose(1032);
+  (void)tower.get_image_embeddings(image);
+  EXPECT_GE(stored(path), 1);
+}
+
+}  // namespace
+}  // namespace oriel::ops
