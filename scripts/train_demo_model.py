@@ -50,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=40_000, help="in a batch, about")
     parser.add_argument("--budget", type=int, default=0, help="tokens of a conversation (default: by family)")
     parser.add_argument("--test-scenes", type=int, default=200, help="for each kind of question")
+    parser.add_argument("--test-only", action="store_true", help="test the model that is there")
     parser.add_argument("--log-every", type=int, default=100)
     parser.add_argument("--no-compile", action="store_true")
     return parser.parse_args()
@@ -106,6 +107,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
+def train(options: argparse.Namespace, family: Family, trainer: Trainer, program: str) -> None:
+    plan = Plan(tokens=options.tokens, budget=options.budget or (176 if family.boxes else 128))
+    feeder = Feeder(program, family, plan, options.threads, options.seed, trainer.settings.device.type == "cuda")
+    trainer.run(feeder, BEGAN, print_line)
+    feeder.stop()
+
+
 def main() -> None:
     options = arguments()
     torch.manual_seed(options.seed)
@@ -117,13 +125,11 @@ def main() -> None:
         family.write(directory)
         trainer = Trainer(family, directory, settings_of(options))
         print_line(f"{family.name}: {trainer.weight_count():,} weights, {len(family.tokenizer)} tokens")
-        if options.resume:
-            load_weights(family, trainer.parameters, options.resume)
-        plan = Plan(tokens=options.tokens, budget=options.budget or (176 if family.boxes else 128))
-        feeder = Feeder(program, family, plan, options.threads, options.seed)
-        trainer.run(feeder, BEGAN, print_line)
-        feeder.stop()
-        save_weights(family, trainer.parameters, directory)
+        if not options.test_only:
+            if options.resume:
+                load_weights(family, trainer.parameters, options.resume)
+            train(options, family, trainer, program)
+            save_weights(family, trainer.parameters, directory)
         size = sum(file.stat().st_size for file in directory.iterdir())
         print_line(f"wrote {directory}: {size:,} bytes (at most {LARGEST_MODEL:,})")
         distance = difference_to_transformers(family, directory, renderer, trainer.settings.device)

@@ -78,7 +78,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, 
 
 def angles_to_tables(angles: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     both = torch.cat((angles, angles), dim=-1)
-    return both.cos().to(dtype), both.sin().to(dtype)
+    tables = both.cos().to(dtype), both.sin().to(dtype)
+    for table in tables:
+        torch._dynamo.maybe_mark_dynamic(table, 0)
+    return tables
 
 
 # The blocks: parameters under their names within the block, so that one compiled function serves all layers.
@@ -146,8 +149,8 @@ class Network:
     """Forward of one family. `compile` wraps the blocks, the only place where time goes."""
 
     def __init__(self, family: Family, compiled: bool):
-        self.family = family
-        wrap = (lambda f: torch.compile(f, dynamic=True)) if compiled else (lambda f: f)
+        self.family, self.compiled = family, compiled
+        wrap = (lambda f: torch.compile(f)) if compiled else (lambda f: f)
         names = {"qwen2_vl": qwen_block, "mistral3": pixtral_block, "gemma3": siglip_block}
         self.tower_block = wrap(names[family.name])
         self.decoder_block = wrap(gemma_block if family.name == "gemma3" else llama_block)
@@ -176,6 +179,8 @@ class Network:
     def _run_blocks(self, x: Tensor, first: bool, block, *arguments) -> Tensor:
         prefix, count = list(self._block_prefixes().items())[0 if first else 1]
         for layer in range(count):
+            if self.compiled:  # one compilation for all sizes of batches and pictures
+                torch._dynamo.maybe_mark_dynamic(x, (0, 1))
             x = block(x, self._blocks[f"{prefix}{layer}."], *(a(layer) if callable(a) else a for a in arguments))
         return x
 
@@ -271,6 +276,9 @@ class Network:
         block = torch.where(is_row, begins.cumsum(0), -1)
         full = (j <= i) | ((block[:, None] == block[None, :]) & is_row[:, None])
         sliding = full & (j > i - text["sliding_window"])
+        full, sliding = full[None, None], sliding[None, None]
+        for mask in (full, sliding):
+            torch._dynamo.maybe_mark_dynamic(mask, (2, 3))
         full_tables = angles_to_tables(positions.float()[:, None] * (1e6**-exponents / 8), x.dtype)
         sliding_tables = angles_to_tables(positions.float()[:, None] * (1e4**-exponents), x.dtype)
 
@@ -283,7 +291,7 @@ class Network:
             self.decoder_block,
             lambda layer: (full_tables if is_full(layer) else sliding_tables)[0],
             lambda layer: (full_tables if is_full(layer) else sliding_tables)[1],
-            lambda layer: (full if is_full(layer) else sliding)[None, None],
+            lambda layer: full if is_full(layer) else sliding,
         )
 
     @staticmethod

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import random
 import subprocess
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from families import CELL, Family
 
@@ -80,6 +82,8 @@ class Renderer:
 
 @dataclass
 class Batch:
+    """Arrays, or tensors after `tensors_of`."""
+
     pixels: np.ndarray  # uint8 [scenes, pictures, native height, native width, 3]
     objects: np.ndarray
     width: int  # the size that the model sees
@@ -92,7 +96,7 @@ class Batch:
     targets: np.ndarray  # int64 [scenes, K], or IGNORED
     weights: np.ndarray  # float32 [scenes, K]
     turns: np.ndarray  # int64 [scenes, K]: number of the turn
-    kinds: np.ndarray = field(default=None)  # int64 [scenes, turns]: of each turn, or -1
+    kinds: np.ndarray  # int64 [scenes, turns]: of each turn, or -1
 
 
 class Conversations:
@@ -276,11 +280,22 @@ def next_request(family: Family, plan: Plan, progress: float, rng: random.Random
     return request, width, height, clip
 
 
+def tensors_of(batch: Batch, pinned: bool) -> Batch:
+    """The same batch with torch's tensors, in memory that a GPU copies from by itself."""
+    fields = {
+        name: torch.from_numpy(value) for name, value in vars(batch).items() if isinstance(value, np.ndarray)
+    }
+    if pinned:
+        fields = {name: tensor.pin_memory() for name, tensor in fields.items()}
+    return dataclasses.replace(batch, **fields)
+
+
 class Feeder:
     """Draws on several threads; batches come in an order that does not depend on which is faster."""
 
-    def __init__(self, program: str, family: Family, plan: Plan, threads: int, seed: int):
+    def __init__(self, program: str, family: Family, plan: Plan, threads: int, seed: int, pinned: bool):
         self.progress = 0.0
+        self._pinned = pinned
         self._queues = [queue.Queue(maxsize=3) for _ in range(threads)]
         self._next = 0
         self._stop = False
@@ -293,7 +308,8 @@ class Feeder:
             while not self._stop:
                 request, width, height, clip = next_request(conversations.family, plan, self.progress, rng)
                 scenes = renderer.draw(request)
-                place.put(conversations.batch(scenes, width, height, clip, plan.budget))
+                batch = conversations.batch(scenes, width, height, clip, plan.budget)
+                place.put(tensors_of(batch, self._pinned))
         except Exception as error:  # noqa: BLE001 - to be raised where batches are taken
             place.put(error)
 

@@ -62,6 +62,11 @@ def load_weights(family: Family, parameters: Parameters, directory: Path) -> Non
                 view.copy_(tensors[family.hub_name(name)])
 
 
+def schedule(steps: int, progress: float) -> float:
+    """Up within 200 steps, then down along a cosine."""
+    return min(1.0, (steps + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
 class Trainer:
     def __init__(self, family: Family, directory: Path, settings: Settings):
         self.family, self.settings, self.directory = family, settings, directory
@@ -96,6 +101,8 @@ class Trainer:
             scenes += len(batch.ids)
             step += 1
             now = time.time()
+            if step == 1:  # not the compiler's time
+                first_step = now
             progress = step / settings.steps if settings.steps else (now - first_step) / max(1.0, end - first_step)
             feeder.progress = progress
             if step % settings.log_every == 0 or progress >= 1:
@@ -114,26 +121,29 @@ class Trainer:
 
     def _step(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor]:
         try:
-            answers, cells = self._losses(batch, measure=self.optimiser.steps % 5 == 0)
+            answers, cells = self._gradients(batch, progress)
         except Exception as error:  # noqa: BLE001 - a compiler that fails must not cost the run
             if not self.settings.compiled:
                 raise
             print(f"going on without the compiler: {type(error).__name__}: {str(error)[:500]}", flush=True)
             self.settings.compiled = False
             self.network = Network(self.family, False)
-            answers, cells = self._losses(batch, measure=False)
+            self.parameters.flat.grad = None
+            answers, cells = self._gradients(batch, progress)
+        self.optimiser.step(self.settings.rate * schedule(self.optimiser.steps, progress))
+        return answers, cells
+
+    def _gradients(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor]:
+        answers, cells = self._losses(batch, measure=self.optimiser.steps % 5 == 0)
         # The cells teach the tower quickly; the answers are what counts in the end.
         (answers + (0.5 - 0.4 * min(1.0, progress)) * cells).backward()
-        warm = min(1.0, (self.optimiser.steps + 1) / 200)
-        self.optimiser.step(self.settings.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))))
         return answers.detach(), cells.detach()
 
     def _losses(self, batch: Batch, measure: bool) -> tuple[Tensor, Tensor]:
         device, dtype = self.settings.device, self.settings.dtype
 
-        def put(array) -> Tensor:
-            tensor = torch.from_numpy(array)
-            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        def put(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
 
         p = self.network.prepare(self.parameters.views(self.parameters.flat.to(dtype)))
         rows = self.network.rows(p, self._pixels(put(batch.pixels), batch), dtype)
