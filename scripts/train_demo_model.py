@@ -110,6 +110,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def train(options: argparse.Namespace, family: Family, trainer: Trainer, program: str) -> None:
     plan = Plan(tokens=options.tokens, budget=options.budget or (176 if family.boxes else 128))
     feeder = Feeder(program, family, plan, options.threads, options.seed, trainer.settings.device.type == "cuda")
+    sys.setswitchinterval(0.001)  # threads that make batches must not hold up the one that feeds the GPU
     trainer.run(feeder, BEGAN, print_line)
     feeder.stop()
 

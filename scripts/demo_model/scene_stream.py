@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import queue
 import random
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from families import CELL, Family
 KINDS = ["describe", "count", "colour", "shape", "where", "read", "which", "move"]
 MAX_OBJECTS, OBJECT_VALUES = 5, 7
 IGNORED = -100
+DIGIT = re.compile(r"(\d)")
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Conversations:
     def __init__(self, family: Family):
         self.family = family
         self._prompts: dict[tuple[bool, str], list[int]] = {}
-        self._answers: dict[str, list[int]] = {}
+        self._pieces: dict[str, list[int]] = {}
         self._prefixes: dict[tuple, tuple] = {}
 
     def prefix(self, pictures: int, rows: int, columns: int, slices: int, clip: bool):
@@ -148,11 +150,16 @@ class Conversations:
         return self._prompts[key]
 
     def _answer(self, answer: str) -> list[int]:
-        if answer not in self._answers:
-            if len(self._answers) > 200_000:
-                self._answers.clear()
-            self._answers[answer] = self.family.tokenizer.encode(answer + self.family.prompt.after_answer)
-        return self._answers[answer]
+        text = answer + self.family.prompt.after_answer
+        if "<|box_start|>" not in answer:
+            return self._piece(text)
+        # No two boxes are alike, but every digit is a token of its own, and so what stands between can be remembered.
+        return [token for piece in DIGIT.split(text) if piece for token in self._piece(piece)]
+
+    def _piece(self, text: str) -> list[int]:
+        if text not in self._pieces:
+            self._pieces[text] = self.family.tokenizer.encode(text)
+        return self._pieces[text]
 
     def batch(self, scenes: Scenes, width: int, height: int, clip: bool, budget: int) -> Batch:
         """As many turns of each scene as fit into `budget` tokens, in one padded batch."""
