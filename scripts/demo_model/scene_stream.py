@@ -268,10 +268,7 @@ def next_request(family: Family, plan: Plan, progress: float, rng: random.Random
     clip = family.clips and draw < 0.12
     several = not clip and progress > 0.06 and draw < 0.3
     pictures = rng.choice([4, 6]) if clip else rng.choice([2, 2, 3]) if several else 1
-    sizes = picture_sizes(family, plan)
-    if pictures > 1 and not family.square:
-        sizes = [size for size in sizes if size[0] * size[1] <= 168 * 168]
-    width, height = rng.choice(sizes)
+    width, height = rng.choice(picture_sizes(family, plan))
     native = native_size(width, height, family, rng)
     if family.square:
         while max(native) > 2.6 * min(native):
