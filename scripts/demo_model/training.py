@@ -90,12 +90,14 @@ class Trainer:
     def run(self, feeder: Feeder, began: float, print_line) -> None:
         """Until the minutes since `began`, or the steps, are over."""
         settings = self.settings
-        step, progress, scenes = 0, 0.0, 0
+        step, progress, scenes, waited = 0, 0.0, 0, 0.0
         sums = torch.zeros(2, device=settings.device)
         first_step = last_log = time.time()
         end = began + settings.minutes * 60
         while progress < 1:
+            before = time.time()
             batch = feeder.take()
+            waited += time.time() - before
             losses = self._step(batch, progress)
             sums += torch.stack(losses)
             scenes += len(batch.ids)
@@ -112,7 +114,7 @@ class Trainer:
                 speed = settings.log_every / (time.time() - last_log)
                 print_line(
                     f"step {step:6d} {100 * progress:5.1f} % {time.time() - began:6.1f} s {speed:5.1f}/s "
-                    f"scenes {scenes:8d} loss {answers:.4f} cells {cells:.4f} | {kinds}"
+                    f"waited {waited:5.1f} s scenes {scenes:8d} loss {answers:.4f} cells {cells:.4f} | {kinds}"
                 )
                 sums.zero_()
                 self.right.zero_()
