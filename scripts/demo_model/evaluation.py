@@ -32,6 +32,12 @@ def box_overlap(said: str, right: str) -> float:
     return across * down / max(1, sum(areas) - across * down)
 
 
+def is_right(family: Family, kind: str, said: str, answer: str) -> bool:
+    if kind == "where" and family.boxes:
+        return box_overlap(said, answer) >= LEAST_OVERLAP
+    return said == answer
+
+
 def test_cases(family: Family, renderer: Renderer, kind: str, count: int, seed: int):
     """(pictures, question, answer, width, height) of `count` scenes in many sizes."""
     rng = random.Random(f"{seed} {kind}")
@@ -101,11 +107,10 @@ def evaluate(family: Family, directory: Path, renderer: Renderer, count: int, se
         said: list[str] = []
         for i in range(0, len(cases), 50):
             said += answerer.answer(cases[i : i + 50], kind == "move")
-        right = [a == case[2] for a, case in zip(said, cases)]
+        right = [is_right(family, kind, a, case[2]) for a, case in zip(said, cases)]
         extra = ""
         if kind == "where" and family.boxes:
             overlaps = [box_overlap(a, case[2]) for a, case in zip(said, cases)]
-            right = [overlap >= LEAST_OVERLAP for overlap in overlaps]
             report["mean_overlap"] = sum(overlaps) / len(overlaps)
             extra = f", mean overlap {report['mean_overlap']:.3f}"
         report[kind] = sum(right) / len(right)
