@@ -17,6 +17,9 @@
 
 namespace oriel {
 
+class TextModel;
+class Tokenizer;
+
 /// Whose resize arithmetic is followed, bit for bit.
 enum class ResizeBackend {
   torchvision,  ///< what transformers 5 computes by default (its torchvision-backed processors, on the CPU)
@@ -153,6 +156,11 @@ class ORIEL_API VisionTower {
   /// Several pictures of any sizes in one packed call. An empty span gives an empty result.
   [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const Image> images,
                                                               const EmbedOptions& options = {}) const;
+  /// ExLlamaV2's call, and its row layout: the special tokens around and between a picture's rows are rows, too, looked
+  /// up in `model`. Throws invalid_argument if the model's hidden size is not the tower's, or if `tokenizer` or the
+  /// model lacks one of those tokens.
+  [[nodiscard]] MMEmbedding get_image_embeddings(const TextModel& model, const Tokenizer& tokenizer, const Image& image,
+                                                 std::string text_alias = {}, bool embeddings_cpu = true) const;
   /// Pictures that are in the memory of the tower's GPU already, without a trip to the host. Their content hashes are
   /// unknown, and they are called "image 0", "image 1", ... in messages. Throws invalid_argument for a tower on the
   /// CPU.

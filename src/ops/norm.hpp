@@ -7,8 +7,8 @@ namespace oriel::ops {
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
 /// y = round(x / sqrt(mean(x^2) + eps)) * weight: normalised in float32, rounded to x's dtype, then multiplied
-/// (transformers' order for Llama-style norms). One pass over memory on the CPU and on a GPU; there
-/// the product is rounded once at the end, which is nearer to the truth.
+/// (transformers' order for Llama-style norms). One pass over memory on the CPU and on a GPU; there the product is
+/// rounded once at the end, which is nearer to the truth.
 [[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 [[nodiscard]] at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, double eps);
 

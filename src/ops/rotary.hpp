@@ -24,9 +24,9 @@ struct Rotary {
 [[nodiscard]] at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision);
 
 /// Rotates q and k of a packed product qkv [T, 3, heads, head_dim] where they lie; v is left alone. One pass over
-/// memory on the CPU and on a GPU (there in float32, rounded once, whatever the precision:
-/// nearer to the truth than rounding every step); for other types `rotate`, copied back. Returns the factor by which q was
-/// multiplied besides: query_scale where the kernel ran, else 1.
+/// memory on the CPU and on a GPU (there in float32, rounded once, whatever the precision: nearer to the truth than
+/// rounding every step); for other types `rotate`, copied back. Returns the factor by which q was multiplied besides:
+/// query_scale where the kernel ran, else 1.
 double rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, RotaryPrecision precision,
                         double query_scale = 1.0);
 
