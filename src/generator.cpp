@@ -63,7 +63,9 @@ int64_t Generator::Impl::enqueue(std::vector<int64_t> prompt, JobOptions job_opt
                 options.max_tokens, prompt_tokens, job_options.max_new_tokens);
   Model::Prompt prepared = model->prepare(prompt, job_options.embeddings);
   const int64_t number = next_number++;
-  jobs.try_emplace(number, number, std::move(prepared), std::move(job_options), *model, tokenizer);
+  with_torch_errors("generator", [&] {
+    jobs.try_emplace(number, number, std::move(prepared), std::move(job_options), *model, tokenizer);
+  });
   return number;
 }
 

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <oriel/generator.hpp>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ struct Generator::Impl {
     [[nodiscard]] text::Sequence sequence() const { return {prompt.ids, positions, blocks}; }
     [[nodiscard]] int64_t answer_length() const { return static_cast<int64_t>(result.ids.size()); }
     [[nodiscard]] bool is_prefilled() const { return prefilled == prompt.size(); }
+    [[nodiscard]] bool has_answered() const { return !result.ids.empty() || result.stop_id; }
     /// The ids that end the answer but may not be chosen yet.
     [[nodiscard]] std::span<const int64_t> forbidden() const;
     /// Takes the next id. Returns why the job ends with it, if it does.
@@ -111,11 +113,20 @@ struct Generator::Impl {
   [[nodiscard]] bool is_being_computed(const Job& job) const;
   /// Gives the job a free slot, with as much of its prompt as the cache holds.
   void start(Job& job);
-  [[nodiscard]] std::vector<Task> plan();
+  /// How much of prompts a step may still compute.
+  struct ChunkBudget {
+    int64_t tokens = 0;
+    bool is_touched = false;
+  };
+  /// What each running job computes next. A job for which that can't be made ready fails.
+  [[nodiscard]] std::vector<Task> plan(std::vector<JobEvent>& events);
+  [[nodiscard]] std::optional<Task> next_task(Job& job, ChunkBudget& budget) const;
   void compute(std::span<Task> tasks, std::vector<JobEvent>& events);
   /// Notes in the job's slot what has been computed.
   void remember(const Task& task);
   [[nodiscard]] text::Choice choose(Job& job, const at::Tensor& logits);
+  /// Leaves nothing of a job in its slot; what goes wrong there is added to the job's error.
+  void clear_slot(Job& job);
   void forget(Slot& slot);
 };
 

@@ -68,7 +68,7 @@ void Generator::Impl::Job::end(StopReason reason) {
   result.reason = stops.found() && reason == StopReason::max_new_tokens ? StopReason::stop_string : reason;
   const Clock::time_point now = Clock::now();
   if (slot < 0) started = now;
-  if (result.ids.empty() && !result.stop_id) answered = now;
+  if (!has_answered()) answered = now;
   result.queued_seconds = seconds(started - queued);
   result.prefill_seconds = seconds(answered - started);
   result.decode_seconds = seconds(now - answered);

@@ -13,7 +13,7 @@ std::vector<JobEvent> Generator::Impl::advance() {
   std::vector<JobEvent> events;
   end_cancelled(events);
   start_waiting(events);
-  std::vector<Task> tasks = plan();
+  std::vector<Task> tasks = plan(events);
   if (!tasks.empty()) compute(tasks, events);
   return events;
 }
@@ -40,30 +40,40 @@ void Generator::Impl::start_waiting(std::vector<JobEvent>& events) {
   }
 }
 
-std::vector<Generator::Impl::Task> Generator::Impl::plan() {
+std::vector<Generator::Impl::Task> Generator::Impl::plan(std::vector<JobEvent>& events) {
   std::vector<Task> tasks;
-  int64_t budget = options.prefill_chunk;
-  bool has_chunk = false;
-  for (auto& [number, job] : jobs) {
+  ChunkBudget budget{.tokens = options.prefill_chunk};
+  for (auto place = jobs.begin(); place != jobs.end();) {
+    Job& job = (place++)->second;
     if (job.slot < 0) continue;
-    if (job.is_prefilled()) {
-      const int64_t id = job.result.ids.back();
-      tasks.push_back({&job, {id}, Model::next(job.prompt, job.slot, job.answer_length() - 1, id)});
-      continue;
+    try {
+      with_torch_errors("generator", [&] {
+        if (std::optional<Task> task = next_task(job, budget)) tasks.push_back(std::move(*task));
+      });
+    } catch (const Error& error) {
+      fail(job, error, events);
     }
-    if (budget <= 0) continue;
-    const int64_t begin = job.prefilled;
-    const int64_t end = Model::cut_before(job.prompt, begin, begin + std::min(budget, job.prompt.size() - begin));
-    // A block that is longer than a chunk is computed whole, but not beside another's chunk.
-    if (has_chunk && end - begin > budget) continue;
-    const auto logits = end == job.prompt.size() ? Model::Logits::last : Model::Logits::none;
-    const std::span<const int64_t> ids = job.prompt.ids;
-    const auto chunk = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-    tasks.push_back({&job, {chunk.begin(), chunk.end()}, model->prefill(job.prompt, job.slot, begin, end, logits)});
-    budget -= end - begin;
-    has_chunk = true;
   }
   return tasks;
+}
+
+std::optional<Generator::Impl::Task> Generator::Impl::next_task(Job& job, ChunkBudget& budget) const {
+  if (job.is_prefilled()) {
+    const int64_t id = job.result.ids.back();
+    return Task{&job, {id}, Model::next(job.prompt, job.slot, job.answer_length() - 1, id)};
+  }
+  if (budget.tokens <= 0) return std::nullopt;
+  const int64_t begin = job.prefilled;
+  const int64_t end = Model::cut_before(job.prompt, begin, begin + std::min(budget.tokens, job.prompt.size() - begin));
+  // A block that is longer than a chunk is computed whole, but not beside another's chunk.
+  if (budget.is_touched && end - begin > budget.tokens) return std::nullopt;
+  const auto logits = end == job.prompt.size() ? Model::Logits::last : Model::Logits::none;
+  const std::span<const int64_t> ids = job.prompt.ids;
+  const auto chunk = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  Task task{&job, {chunk.begin(), chunk.end()}, model->prefill(job.prompt, job.slot, begin, end, logits)};
+  budget.tokens -= end - begin;
+  budget.is_touched = true;
+  return task;
 }
 
 void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& events) {
@@ -86,13 +96,13 @@ void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& even
   int64_t row = 0;
   for (Task& task : tasks) {
     Job& job = *task.job;
+    const int64_t own_row = task.run.logits == Model::Logits::none ? -1 : row++;
     try {
       with_torch_errors("generator", [&] {
         remember(task);
-        if (task.run.logits == Model::Logits::none) return events.push_back(job.take_event(JobEvent::Stage::prefill));
+        if (own_row < 0) return events.push_back(job.take_event(JobEvent::Stage::prefill));
         const text::Choice choice =
-            task.wants_argmax() ? greedy[static_cast<size_t>(row)] : choose(job, logits.select(0, row));
-        ++row;
+            task.wants_argmax() ? greedy[static_cast<size_t>(own_row)] : choose(job, logits.select(0, own_row));
         if (const auto reason = job.accept(choice))
           finish(job, *reason, events);
         else
@@ -119,6 +129,8 @@ text::Choice Generator::Impl::choose(Job& job, const at::Tensor& logits) {
 
 void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>& events) {
   job.end(reason);
+  // Whether what a prompt has left in the cache are numbers shows in its first logits.
+  if (reason == StopReason::cancelled && !job.has_answered()) clear_slot(job);
   events.push_back(job.take_event(JobEvent::Stage::finished));
   if (job.slot >= 0) {
     Slot& slot = slots[static_cast<size_t>(job.slot)];
@@ -132,14 +144,18 @@ void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>&
 void Generator::Impl::fail(Job& job, const Error& error, std::vector<JobEvent>& events) {
   job.result.error_code = error.code();
   job.result.error = error.what();
-  if (job.slot >= 0) {
-    try {
-      with_torch_errors("generator", [&] { forget(slots[static_cast<size_t>(job.slot)]); });
-    } catch (const Error& second) {
-      job.result.error += fmt::format("; then, clearing its part of the cache: {}", second.what());
-    }
-  }
+  clear_slot(job);
   finish(job, StopReason::failed, events);
+}
+
+void Generator::Impl::clear_slot(Job& job) {
+  if (job.slot < 0) return;
+  try {
+    with_torch_errors("generator", [&] { forget(slots[static_cast<size_t>(job.slot)]); });
+  } catch (const Error& error) {
+    if (!job.result.error.empty()) job.result.error += "; then, ";
+    job.result.error += fmt::format("clearing its part of the cache: {}", error.what());
+  }
 }
 
 }  // namespace oriel

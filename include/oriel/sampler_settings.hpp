@@ -9,7 +9,8 @@ namespace oriel {
 ///
 /// Everything applies in the order of the members from logit_bias on: what changes logits first, then temperature, then
 /// what drops ids, then the draw. Where transformers' generate has a setting, it means the same here. Ids of embeddings
-/// count as the placeholder of their prompt (repetition_penalty) and end a match (DRY).
+/// count as the placeholder of their prompt (repetition_penalty) and end a match (DRY). No number that changes logits
+/// may be beyond 1e6.
 struct SamplerSettings {
   double temperature = 0;  ///< logits are divided by it; 0: greedy, and nothing from top_k on matters
 

@@ -19,14 +19,19 @@ void check(bool is_in_range, std::string_view field, std::string_view range, dou
     throw_error(ErrorCode::invalid_argument, "SamplerSettings::{}: expected {}, got {}", field, range, value);
 }
 
+/// Of settings that change scores: so far from float's largest number that no sum of them becomes infinite.
+constexpr double largest_setting = 1e6;
+constexpr double largest_dry_penalty = 1e30;
+
 void check_bias(const SamplerSettings& settings, int64_t vocabulary) {
   for (const auto& [id, bias] : settings.logit_bias) {
     if (id < 0 || id >= vocabulary)
       throw_error(ErrorCode::invalid_argument, "SamplerSettings::logit_bias: expected ids of 0 to {}, got {}",
                   vocabulary - 1, id);
-    if (std::isnan(bias) || bias == std::numeric_limits<double>::infinity())
+    if (bias != -std::numeric_limits<double>::infinity() && !(std::abs(bias) <= largest_setting))
       throw_error(ErrorCode::invalid_argument,
-                  "SamplerSettings::logit_bias: expected a finite number or -infinity for id {}, got {}", id, bias);
+                  "SamplerSettings::logit_bias: expected -infinity or a number from -1e+06 to 1e+06 for id {}, got {}",
+                  id, bias);
   }
 }
 
@@ -125,16 +130,16 @@ void exclude_top_choices(std::vector<Candidate>& candidates, double threshold) {
 
 void check_settings(const SamplerSettings& settings, int64_t vocabulary) {
   const SamplerSettings& s = settings;
-  const auto is_finite = [](double value) { return std::isfinite(value); };
   const auto in = [](double value, double low, double high) { return value >= low && value <= high; };
-  check(is_finite(s.temperature) && s.temperature >= 0, "temperature", "a finite number from 0", s.temperature);
-  check(is_finite(s.repetition_penalty) && s.repetition_penalty > 0, "repetition_penalty", "a finite number above 0",
-        s.repetition_penalty);
-  check(is_finite(s.frequency_penalty), "frequency_penalty", "a finite number", s.frequency_penalty);
-  check(is_finite(s.presence_penalty), "presence_penalty", "a finite number", s.presence_penalty);
-  check(is_finite(s.dry_multiplier) && s.dry_multiplier >= 0, "dry_multiplier", "a finite number from 0",
-        s.dry_multiplier);
-  check(is_finite(s.dry_base) && s.dry_base >= 1, "dry_base", "a finite number from 1", s.dry_base);
+  check(in(s.temperature, 0, largest_setting), "temperature", "a number from 0 to 1e+06", s.temperature);
+  check(in(s.repetition_penalty, 1 / largest_setting, largest_setting), "repetition_penalty",
+        "a number from 1e-06 to 1e+06", s.repetition_penalty);
+  check(in(s.frequency_penalty, -largest_setting, largest_setting), "frequency_penalty",
+        "a number from -1e+06 to 1e+06", s.frequency_penalty);
+  check(in(s.presence_penalty, -largest_setting, largest_setting), "presence_penalty", "a number from -1e+06 to 1e+06",
+        s.presence_penalty);
+  check(in(s.dry_multiplier, 0, largest_setting), "dry_multiplier", "a number from 0 to 1e+06", s.dry_multiplier);
+  check(in(s.dry_base, 1, largest_setting), "dry_base", "a number from 1 to 1e+06", s.dry_base);
   check(s.dry_allowed_length >= 1, "dry_allowed_length", "1 or more", static_cast<double>(s.dry_allowed_length));
   check(s.top_k >= 0, "top_k", "0 or more", static_cast<double>(s.top_k));
   check(s.top_p > 0 && s.top_p <= 1, "top_p", "a number above 0 and up to 1", s.top_p);
@@ -260,7 +265,7 @@ void Sampler::apply_dry(std::vector<float>& scores) const {
     const int64_t excess = static_cast<int64_t>(match) - settings_.dry_allowed_length;
     if (excess < 0) continue;
     const double penalty = settings_.dry_multiplier * std::pow(settings_.dry_base, static_cast<double>(excess));
-    scores[static_cast<size_t>(id)] -= static_cast<float>(penalty);
+    scores[static_cast<size_t>(id)] -= static_cast<float>(std::min(penalty, largest_dry_penalty));
   }
 }
 

@@ -199,12 +199,17 @@ TEST_F(GeneratorEnding, ACallbackThatThrowsEndsItsJobAlone) {
 }
 
 TEST_F(GeneratorEnding, AJobThatFailsFailsAlone) {
+  // The job that fails when it draws comes first: those behind it must still read their own logits.
   const TestPrompt bad = chat.prompt({poisoned(prompt.embeddings[0])}, "What is this?");
-  const int64_t good_job = generator.enqueue(prompt.ids, options);
-  const int64_t bad_job = generator.enqueue(bad.ids, greedy_options(bad, length));
   JobOptions bad_draw = greedy_options(bad, length);
   bad_draw.sampler.temperature = 1;
   const int64_t drawing_job = generator.enqueue(bad.ids, bad_draw);
+  const int64_t good_job = generator.enqueue(prompt.ids, options);
+  JobOptions nothing_left = options;
+  for (int64_t id = 0; id < chat.model.vocabulary_size(); ++id) nothing_left.sampler.logit_bias[id] = -INFINITY;
+  const int64_t forbidding_job = generator.enqueue(prompt.ids, nothing_left);
+  const int64_t last_job = generator.enqueue(prompt.ids, options);
+  const int64_t bad_job = generator.enqueue(bad.ids, greedy_options(bad, length));
   run_all(generator);
   for (const int64_t job : {bad_job, drawing_job}) {
     const JobResult result = generator.take_result(job);
@@ -213,7 +218,9 @@ TEST_F(GeneratorEnding, AJobThatFailsFailsAlone) {
     EXPECT_EQ(result.error, "logits: expected finite numbers, got NaN or infinity");
     EXPECT_TRUE(result.ids.empty());
   }
+  EXPECT_EQ(generator.take_result(forbidding_job).reason, StopReason::failed);
   EXPECT_EQ(generator.take_result(good_job).ids, whole.ids);
+  EXPECT_EQ(generator.take_result(last_job).ids, whole.ids);
   // Nothing of it is left in the cache, in either slot.
   const int64_t first = generator.enqueue(prompt.ids, options);
   const int64_t second = generator.enqueue(prompt.ids, options);

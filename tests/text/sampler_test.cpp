@@ -238,13 +238,13 @@ TEST(Sampler, SettingsOutOfRangeAreNamed) {
     expect_error(ErrorCode::invalid_argument, "SamplerSettings::" + text, [&] { check_settings(settings, 10); });
   };
   const double nan = std::nan("");
-  refused({.temperature = -1}, "temperature: expected a finite number from 0, got -1");
-  refused({.temperature = nan}, "temperature: expected a finite number from 0, got nan");
-  refused({.repetition_penalty = 0}, "repetition_penalty: expected a finite number above 0, got 0");
-  refused({.frequency_penalty = INFINITY}, "frequency_penalty: expected a finite number, got inf");
-  refused({.presence_penalty = nan}, "presence_penalty: expected a finite number, got nan");
-  refused({.dry_multiplier = -0.5}, "dry_multiplier: expected a finite number from 0, got -0.5");
-  refused({.dry_base = 0.5}, "dry_base: expected a finite number from 1, got 0.5");
+  refused({.temperature = -1}, "temperature: expected a number from 0 to 1e+06, got -1");
+  refused({.temperature = nan}, "temperature: expected a number from 0 to 1e+06, got nan");
+  refused({.repetition_penalty = 0}, "repetition_penalty: expected a number from 1e-06 to 1e+06, got 0");
+  refused({.frequency_penalty = INFINITY}, "frequency_penalty: expected a number from -1e+06 to 1e+06, got inf");
+  refused({.presence_penalty = nan}, "presence_penalty: expected a number from -1e+06 to 1e+06, got nan");
+  refused({.dry_multiplier = -0.5}, "dry_multiplier: expected a number from 0 to 1e+06, got -0.5");
+  refused({.dry_base = 0.5}, "dry_base: expected a number from 1 to 1e+06, got 0.5");
   refused({.dry_allowed_length = 0}, "dry_allowed_length: expected 1 or more, got 0");
   refused({.top_k = -1}, "top_k: expected 0 or more, got -1");
   refused({.top_p = 0}, "top_p: expected a number above 0 and up to 1, got 0");
@@ -255,7 +255,11 @@ TEST(Sampler, SettingsOutOfRangeAreNamed) {
   refused({.xtc_threshold = -1}, "xtc_threshold: expected a number from 0 to 1, got -1");
   refused({.logit_bias = {{10, 1}}}, "logit_bias: expected ids of 0 to 9, got 10");
   refused({.logit_bias = {{-1, 1}}}, "logit_bias: expected ids of 0 to 9, got -1");
-  refused({.logit_bias = {{4, INFINITY}}}, "logit_bias: expected a finite number or -infinity for id 4, got inf");
+  refused({.repetition_penalty = 1e-46}, "repetition_penalty: expected a number from 1e-06 to 1e+06, got 1e-46");
+  refused({.logit_bias = {{4, INFINITY}}},
+          "logit_bias: expected -infinity or a number from -1e+06 to 1e+06 for id 4, got inf");
+  refused({.logit_bias = {{4, 1e39}}},
+          "logit_bias: expected -infinity or a number from -1e+06 to 1e+06 for id 4, got 1e+39");
 }
 
 }  // namespace
