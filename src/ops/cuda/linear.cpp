@@ -93,7 +93,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                                  .workspace_bytes = kernels::Matmul::workspace_bytes},
                                 stream_of(x)),
         "linear");
-  return fused ? y : activate_in_place(y, activation);
+  return fused ? y : cuda::activate_in_place(y, activation);
 }
 
 }  // namespace oriel::ops::cuda
