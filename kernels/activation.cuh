@@ -1,6 +1,6 @@
 #pragma once
-// The activations on one value. For 16-bit types they take the fast exponential and reciprocal (errors below 2^-21 of the
-// result, far below the rounding of such a type), for float32 the exact functions.
+// The activations on one value. For 16-bit types they take the fast exponential and reciprocal (errors below 2^-21 of
+// the result, far below the rounding of such a type), for float32 the exact functions.
 #include <cuda_runtime.h>
 
 #include <cstdint>
