@@ -1,7 +1,7 @@
 # oriel_library(target kind): the library, STATIC or SHARED, from the objects of all floors.
 function(oriel_library target kind)
   add_library(${target} ${kind})
-  foreach(floor core image ops nn arch tower)
+  foreach(floor core jinja tokenizer image ops nn arch text tower)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:oriel_${floor}>)
   endforeach()
   if(ORIEL_CUDA)
@@ -11,7 +11,7 @@ function(oriel_library target kind)
   target_include_directories(${target} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_compile_features(${target} PUBLIC cxx_std_20)
-  target_link_libraries(${target} PRIVATE oriel::libtorch ZLIB::ZLIB Threads::Threads)
+  target_link_libraries(${target} PRIVATE oriel::libtorch oriel::pcre2 ZLIB::ZLIB Threads::Threads)
   if(ORIEL_HAS_JPEG)
     target_link_libraries(${target} PRIVATE JPEG::JPEG)
   endif()

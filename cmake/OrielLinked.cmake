@@ -1,4 +1,4 @@
-# The libraries that have no package file of their own: libtorch and libwebp. oriel's own build includes this file, and
+# The libraries that have no package file of their own: libtorch, libwebp and PCRE2. oriel's own build includes this file, and
 # it is installed beside oriel-config.cmake, because whoever links liboriel.a links these too.
 
 # oriel_find_libtorch(folder cuda problem): defines oriel::libtorch from a folder that holds include/ and lib/, with the
@@ -78,6 +78,38 @@ function(oriel_find_webp hint problem)
   endif()
   add_library(oriel::webp INTERFACE IMPORTED GLOBAL)
   set_target_properties(oriel::webp PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES ${include_folder}
+    INTERFACE_LINK_LIBRARIES ${library})
+endfunction()
+
+# oriel_find_pcre2(hint problem): defines oriel::pcre2, the 8-bit library, in the same way.
+function(oriel_find_pcre2 hint problem)
+  set(${problem} "" PARENT_SCOPE)
+  if(TARGET oriel::pcre2)
+    return()
+  endif()
+  find_package(PCRE2 CONFIG QUIET COMPONENTS 8BIT)
+  foreach(packaged PCRE2::8BIT PCRE2::pcre2-8-shared PCRE2::pcre2-8-static)
+    if(TARGET ${packaged})
+      add_library(oriel::pcre2 INTERFACE IMPORTED GLOBAL)
+      set_target_properties(oriel::pcre2 PROPERTIES INTERFACE_LINK_LIBRARIES ${packaged})
+      return()
+    endif()
+  endforeach()
+  unset(library)
+  unset(include_folder)
+  if(EXISTS "${hint}")
+    set(library "${hint}")
+  else()
+    find_library(library pcre2-8 NO_CACHE)
+  endif()
+  find_path(include_folder pcre2.h NO_CACHE)
+  if(NOT library OR NOT include_folder)
+    set(${problem} "expected PCRE2 and its header pcre2.h, found neither a package PCRE2 nor both files" PARENT_SCOPE)
+    return()
+  endif()
+  add_library(oriel::pcre2 INTERFACE IMPORTED GLOBAL)
+  set_target_properties(oriel::pcre2 PROPERTIES
     INTERFACE_INCLUDE_DIRECTORIES ${include_folder}
     INTERFACE_LINK_LIBRARIES ${library})
 endfunction()

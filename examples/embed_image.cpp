@@ -1,6 +1,5 @@
 // embed_image: pictures in, the rows and token ids that a language model reads out, as a safetensors file.
 #include <chrono>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,41 +10,20 @@ namespace {
 
 struct Arguments {
   std::string model;
-  std::string device = "cpu";
-  std::optional<oriel::DType> dtype;
+  ComputeArguments compute;
   oriel::ResizeBackend resize = oriel::ResizeBackend::torchvision;
   oriel::ExifPolicy exif = oriel::ExifPolicy::apply;
   std::string alpha = "drop";
   std::optional<int64_t> min_pixels, max_pixels, max_tokens;
   bool together = false;
-  int threads = 0;
   bool dump_pixels = false;
   std::string out;
   std::vector<std::string> images;
 };
 
-/// Accepts one of the names and stores its value.
-template <typename Value>
-CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& value, const std::string& description,
-                        const std::map<std::string, Value>& choices) {
-  std::string names;
-  for (const auto& [choice, unused] : choices) names += (names.empty() ? "" : "|") + choice;
-  return app
-      .add_option_function<std::string>(
-          name,
-          [&value, choices, name, names](const std::string& text) {
-            const auto place = choices.find(text);
-            if (place == choices.end()) throw CLI::ValidationError(name, "expected " + names + ", got " + text);
-            value = place->second;
-          },
-          description)
-      ->type_name(names);
-}
-
-void add_options(CLI::App& app, Arguments& arguments, std::map<std::string, std::optional<oriel::DType>> dtypes) {
+void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--model", arguments.model, "Hugging Face checkpoint directory")->required()->type_name("DIR");
-  app.add_option("--device", arguments.device, "where the tower runs (default: cpu)")->type_name("cpu|cuda[:N]");
-  add_choice(app, "--dtype", arguments.dtype, "of the tower (default: float32 on the CPU, bfloat16 on a GPU)", dtypes);
+  arguments.compute.add_to(app);
   add_choice<oriel::ResizeBackend>(app, "--resize", arguments.resize,
                                    "whose pixels (default: torchvision, as transformers)",
                                    {{"torchvision", oriel::ResizeBackend::torchvision},
@@ -60,7 +38,6 @@ void add_options(CLI::App& app, Arguments& arguments, std::map<std::string, std:
   app.add_option("--max-pixels", arguments.max_pixels, "shrink larger pictures to about N pixels")->type_name("N");
   app.add_option("--max-tokens", arguments.max_tokens, "refuse pictures that need more rows")->type_name("N");
   app.add_flag("--together", arguments.together, "pack all pictures into one call");
-  app.add_option("--threads", arguments.threads, "threads for pixels and tower (default: all)")->type_name("N");
   app.add_flag("--dump-pixels", arguments.dump_pixels, "write the patches that the tower read, too");
   app.add_option("--out", arguments.out, "file to write: embeddings.i, token_ids.i, grid.i, pixels.i")
       ->required()
@@ -81,14 +58,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
-
-oriel::VisionTower load_tower(const Arguments& arguments) {
-  ProgressLine progress("loading " + arguments.model);
-  return oriel::VisionTower::load(arguments.model, {.device = oriel::Device::parse(arguments.device),
-                                                    .dtype = arguments.dtype,
-                                                    .threads = arguments.threads,
-                                                    .progress = std::ref(progress)});
-}
 
 /// One picture's tensors under the names that end with its index.
 void add_tensors(std::vector<oriel::NamedTensor>& out, size_t index, const oriel::MMEmbedding& embedding,
@@ -147,9 +116,8 @@ void embed_group(const oriel::VisionTower& tower, const Arguments& arguments, st
 }
 
 void embed(const Arguments& arguments) {
-  if (arguments.threads < 0) throw std::invalid_argument("--threads: expected a positive number");
-  if (arguments.threads > 0) oriel::set_compute_threads(arguments.threads);
-  const oriel::VisionTower tower = load_tower(arguments);
+  arguments.compute.apply();
+  const oriel::VisionTower tower = arguments.compute.load_tower(arguments.model);
   std::printf("%s tower: %lld blocks of width %lld, rows of %lld columns, %s on %s\n\n", tower.family().c_str(),
               static_cast<long long>(tower.depth()), static_cast<long long>(tower.width()),
               static_cast<long long>(tower.hidden_size()), std::string(to_string(tower.dtype())).c_str(),
@@ -184,8 +152,6 @@ void embed(const Arguments& arguments) {
 int main(int argc, char** argv) {
   CLI::App app{"Embeds pictures with the vision tower of a Hugging Face checkpoint.", "embed_image"};
   Arguments arguments;
-  add_options(
-      app, arguments,
-      {{"float32", oriel::DType::float32}, {"bfloat16", oriel::DType::bfloat16}, {"float16", oriel::DType::float16}});
+  add_options(app, arguments);
   return run_program(app, argc, argv, [&] { embed(arguments); });
 }

@@ -24,4 +24,11 @@ void check_device(Device device) {
                 to_string(device), capability / 10, capability % 10);
 }
 
+DType choose_dtype(const std::optional<DType>& wanted, Device device) {
+  const DType dtype = wanted.value_or(device.kind == Device::Kind::cpu ? DType::float32 : DType::bfloat16);
+  if (dtype != DType::float32 && dtype != DType::bfloat16 && dtype != DType::float16)
+    throw_error(ErrorCode::invalid_argument, "dtype: expected float32, bfloat16 or float16, got {}", to_string(dtype));
+  return dtype;
+}
+
 }  // namespace oriel

@@ -166,8 +166,11 @@ MMEmbedding EmbeddingCache::get_image_embeddings(const VisionTower& tower, const
 
 MMEmbedding EmbeddingCache::get_image_embeddings(const VisionTower& tower, std::string_view key,
                                                  const std::function<Image()>& open, const EmbedOptions& options) {
-  return impl_->get(make_key("caller", key, tower, options), {}, tower, options,
-                    [&] { return tower.get_image_embeddings(open(), options); });
+  const MMEmbedding embedding = impl_->get(make_key("caller", key, tower, options), {}, tower, options,
+                                           [&] { return tower.get_image_embeddings(open(), options); });
+  // Nobody opened the picture of a hit, but its rows know its size.
+  if (options.max_tokens) (void)tower.plan(embedding.original_size(), preprocess_options(options));
+  return embedding;
 }
 
 CacheStats EmbeddingCache::stats() const {

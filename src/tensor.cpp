@@ -81,10 +81,13 @@ size_t Tensor::size_in_bytes() const { return TensorAccess::get(*this).nbytes();
 const void* Tensor::data() const { return TensorAccess::get(*this).const_data_ptr(); }
 
 std::vector<float> Tensor::to_float32() const {
+  const at::Tensor& tensor = TensorAccess::get(*this);
   const c10::InferenceMode guard;
-  const at::Tensor host = TensorAccess::get(*this).to(at::kCPU, at::kFloat).contiguous();
-  const auto* values = host.const_data_ptr<float>();
-  return {values, values + host.numel()};
+  return with_torch_errors("tensor", [&] {
+    const at::Tensor host = tensor.to(at::kCPU, at::kFloat).contiguous();
+    const auto* values = host.const_data_ptr<float>();
+    return std::vector<float>(values, values + host.numel());
+  });
 }
 
 Tensor Tensor::to(Device device) const {
@@ -95,8 +98,10 @@ Tensor Tensor::to(Device device) const {
 }
 
 Tensor Tensor::to(DType dtype) const {
+  const at::Tensor& tensor = TensorAccess::get(*this);
+  const at::ScalarType type = to_scalar_type(dtype);
   const c10::InferenceMode guard;
-  return TensorAccess::make(TensorAccess::get(*this).to(to_scalar_type(dtype)));
+  return with_torch_errors("tensor", [&] { return TensorAccess::make(tensor.to(type)); });
 }
 
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
@@ -104,10 +109,14 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
   if (begin < 0 || begin > end || end > count)
     throw_error(ErrorCode::invalid_argument, "tensor: expected rows within [0, {}], got [{}, {})", count, begin, end);
   const c10::InferenceMode guard;
-  return TensorAccess::make(TensorAccess::get(*this).narrow(0, begin, end - begin));
+  return with_torch_errors("tensor",
+                           [&] { return TensorAccess::make(TensorAccess::get(*this).narrow(0, begin, end - begin)); });
 }
 
-DLManagedTensor* Tensor::to_dlpack() const { return at::toDLPack(TensorAccess::get(*this)); }
+DLManagedTensor* Tensor::to_dlpack() const {
+  const at::Tensor& tensor = TensorAccess::get(*this);
+  return with_torch_errors("tensor", [&] { return at::toDLPack(tensor); });
+}
 
 at::Tensor to_torch(const Tensor& tensor) { return TensorAccess::get(tensor); }
 

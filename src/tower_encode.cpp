@@ -84,10 +84,12 @@ at::Tensor bake_special_rows(const at::Tensor& rows, const arch::Prompt& prompt,
   if (!given.defined() || given.shape() != expected)
     throw_error(ErrorCode::invalid_argument, "token_rows: expected rows [{}, {}], got {}", expected[0], expected[1],
                 given.defined() ? fmt::format("{} elements", given.element_count()) : "an empty tensor");
-  const at::Tensor index = at::empty({static_cast<int64_t>(places.size())}, at::kLong);
-  std::copy(places.begin(), places.end(), index.mutable_data_ptr<int64_t>());
-  return at::cat({rows, to_torch(given).to(rows.device(), rows.scalar_type())})
-      .index_select(0, index.to(rows.device()));
+  return with_torch_errors("layout exllamav2", [&] {
+    const at::Tensor index = at::empty({static_cast<int64_t>(places.size())}, at::kLong);
+    std::copy(places.begin(), places.end(), index.mutable_data_ptr<int64_t>());
+    return at::cat({rows, to_torch(given).to(rows.device(), rows.scalar_type())})
+        .index_select(0, index.to(rows.device()));
+  });
 }
 
 }  // namespace

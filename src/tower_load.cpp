@@ -17,14 +17,6 @@
 namespace oriel {
 namespace {
 
-DType choose_dtype(const LoadOptions& options) {
-  const DType dtype =
-      options.dtype.value_or(options.device.kind == Device::Kind::cpu ? DType::float32 : DType::bfloat16);
-  if (dtype != DType::float32 && dtype != DType::bfloat16 && dtype != DType::float16)
-    throw_error(ErrorCode::invalid_argument, "dtype: expected float32, bfloat16 or float16, got {}", to_string(dtype));
-  return dtype;
-}
-
 CheckpointFiles open_weights(const arch::ModelFiles& files, const arch::NameRules& names) {
   return CheckpointFiles::open(files.directory, [&](std::string_view name) { return names.is_wanted(name); });
 }
@@ -73,7 +65,7 @@ VisionTower VisionTower::load(const std::filesystem::path& directory, const Load
   const arch::ModelFiles files = arch::ModelFiles::read(directory);
   auto impl = std::make_unique<Impl>();
   impl->device = options.device;
-  impl->dtype = choose_dtype(options);
+  impl->dtype = choose_dtype(options.dtype, options.device);
   impl->deterministic = options.deterministic;
   impl->pool = std::make_unique<ThreadPool>(options.threads);
   with_torch_errors(directory.string(), [&] {

@@ -58,8 +58,8 @@ class ORIEL_API EmbeddingCache {
                                                  const EmbedOptions& options = {});
 
   /// The same under the caller's key, in place of the content hash; `open` runs only on a miss, on the calling thread.
-  /// The caller promises that one key always stands for the same picture (and the same token rows). max_tokens is
-  /// tested on a miss only: a hit has no picture to plan for. Throws what `open` throws, too.
+  /// The caller promises that one key always stands for the same picture (and the same token rows). max_tokens holds
+  /// for a hit, too, by the size of the picture that the rows were made from. Throws what `open` throws, too.
   [[nodiscard]] MMEmbedding get_image_embeddings(const VisionTower& tower, std::string_view key,
                                                  const std::function<Image()>& open, const EmbedOptions& options = {});
 

@@ -1,7 +1,6 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include <oriel/export.hpp>
 #include <oriel/image.hpp>
+#include <oriel/load_options.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/tensor.hpp>
 #include <oriel/types.hpp>
@@ -29,21 +29,6 @@ enum class TokenLayout {
   transformers,  ///< the tower's rows alone; special tokens are ordinary ids around them
   exllamav2,     ///< the rows of ExLlamaV2: special tokens are rows too (needs EmbedOptions::token_rows)
 };
-
-/// How far a long call has come. `done` of `total` in units of the stage: bytes of weights (load, where files may hold
-/// more than is read), pictures or temporal slots (preprocess), transformer blocks (encode, from 0 to all of them).
-struct Progress {
-  enum class Stage { load, preprocess, encode };
-  Stage stage;
-  int64_t done;
-  int64_t total;
-};
-/// Called on the thread that made the call; must not call back into the object that reports.
-using ProgressCallback = std::function<void(const Progress&)>;
-
-/// The text model's embedding rows of some token ids: [ids, hidden], as the text model would feed them to its first
-/// layer (with its scaling, if it has one). Any dtype and device. Called on the thread that made the call.
-using TokenRows = std::function<Tensor(std::span<const int64_t> ids)>;
 
 struct LoadOptions {
   Device device = Device::cpu();

@@ -52,6 +52,7 @@ class OrielConan(ConanFile):
             self.requires(header_only, visible=False)
         # A program with liboriel.a links these too.
         self.requires("zlib/[>=1.2.11 <2]")
+        self.requires("pcre2/[>=10.40 <11]")
         if self.options.with_libjpeg_turbo:
             self.requires("libjpeg-turbo/[>=2.1 <4]")
         if self.options.with_libwebp:

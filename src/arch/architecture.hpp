@@ -69,6 +69,17 @@ struct Prompt {
   std::string unavailable;  ///< why some special ids are unknown; they are -1 in tokens then
 };
 
+/// How a text for transformers' processor marks the place of a picture: what the processor looks for, and what it
+/// writes beside the tokens of `Prompt`.
+struct Placeholder {
+  Modality modality = Modality::image;
+  std::string token = {};    ///< what the processor replaces
+  std::string opening = {};  ///< special token that the text has in front of it, and `Prompt` too
+  std::string closing = {};  ///< the same behind it
+  std::string around = {};   ///< plain text that the processor writes on both sides
+  std::string row = {};      ///< token of one row, which no text may hold; empty: `token`
+};
+
 /// What arrange and project hold beside the transformer; plan counts memory with it (tower_memory.cpp).
 struct Footprint {
   bool positions = false;  ///< arrange makes positions
@@ -90,6 +101,7 @@ struct Traits {
   bool has_pixel_limits = false;  ///< whether PixelBudget means something
   bool has_video = false;
   Footprint footprint;
+  std::vector<Placeholder> placeholders = {};  ///< empty without a text side
 };
 
 class Architecture {

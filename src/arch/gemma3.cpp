@@ -35,6 +35,7 @@ class Gemma3 final : public SiglipTower {
     end_token_ = special_token(config, "eoi_token_index", "eoi_token_id", 256000);
     image_token_ = special_token(config, "image_token_index", "image_token_id", 262144);
     expect_distinct(config, image_token_, "image_token_index", {start_token_, end_token_});
+    traits_.placeholders = {{.token = "<start_of_image>", .around = "\n\n", .row = "<image_soft_token>"}};
     if (const Json length = files.processor["image_seq_length"]; length.has_value() && length.integer() != wanted)
       throw_error(ErrorCode::malformed_model, "{}: expected mm_tokens_per_image {} of config.json, got {}",
                   length.where(), wanted, length.integer());

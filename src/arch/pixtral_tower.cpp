@@ -98,6 +98,10 @@ void PixtralTower::read_special_tokens(const ModelFiles& files, const Defaults& 
   const Json index = files.config["image_token_index"];
   const Json id = files.config["image_token_id"];
   image_token_ = index.has_value() ? index.integer() : id.integer_or(defaults.image_token);
+  traits_.placeholders = {{.token = files.processor["image_token"].string_or("[IMG]")}};
+  if (traits_.placeholders[0].token.empty())
+    throw_error(ErrorCode::malformed_model, "{}: expected a token, found an empty text",
+                files.processor["image_token"].where());
   const auto tokens = files.added_tokens();
   const auto find = [&](const char* key, const char* fallback) -> int64_t {
     const std::string content = files.processor[key].string_or(fallback);

@@ -136,6 +136,11 @@ QwenVision::PixelLimits QwenVision::read_limits(const Json& processor, PixelLimi
 }
 
 void QwenVision::read_special_tokens(const Json& config) {
+  traits_.placeholders = {{.token = "<|image_pad|>", .opening = "<|vision_start|>", .closing = "<|vision_end|>"},
+                          {.modality = Modality::video,
+                           .token = "<|video_pad|>",
+                           .opening = "<|vision_start|>",
+                           .closing = "<|vision_end|>"}};
   start_token_ = config["vision_start_token_id"].integer_or(151652);
   end_token_ = config["vision_end_token_id"].integer_or(151653);
   image_token_ = config["image_token_id"].integer_or(151655);

@@ -116,34 +116,45 @@ ops::Linear WeightReader::linear(const std::string& name, int64_t out, int64_t i
 }
 
 ops::Linear WeightReader::linear(const std::string& name, std::vector<int64_t> stored_shape, bool bias) {
-  return joined_linear({name}, stored_shape, bias);
+  return joined_linear({name}, {std::move(stored_shape)}, bias);
 }
 
 ops::Linear WeightReader::linear(const std::vector<std::string>& names, int64_t out_each, int64_t in, bool bias) {
-  return joined_linear(names, {out_each, in}, bias);
+  return linear(names, std::vector(names.size(), out_each), in, bias);
 }
 
-ops::Linear WeightReader::joined_linear(const std::vector<std::string>& names, const std::vector<int64_t>& stored_shape,
-                                        bool bias) {
-  const int64_t out = stored_shape.front();
-  const int64_t in = product(stored_shape) / out;
+ops::Linear WeightReader::linear(const std::vector<std::string>& names, const std::vector<int64_t>& outs, int64_t in,
+                                 bool bias) {
+  std::vector<std::vector<int64_t>> shapes;
+  for (const int64_t out : outs) shapes.push_back({out, in});
+  return joined_linear(names, shapes, bias);
+}
+
+ops::Linear WeightReader::joined_linear(const std::vector<std::string>& names,
+                                        const std::vector<std::vector<int64_t>>& stored_shapes, bool bias) {
+  const int64_t in = product(stored_shapes.front()) / stored_shapes.front().front();
+  int64_t out = 0;
   std::vector<const CheckpointFiles::Entry*> weights;
   std::vector<const CheckpointFiles::Entry*> offsets;
   bool complete = true;
-  for (const std::string& name : names) {
-    weights.push_back(find(name + ".weight", stored_shape));
+  for (size_t i = 0; i < names.size(); ++i) {
+    const int64_t part = stored_shapes[i].front();
+    out += part;
+    weights.push_back(find(names[i] + ".weight", stored_shapes[i]));
     complete = complete && weights.back() != nullptr;
     if (!bias) continue;
-    offsets.push_back(find(name + ".bias", {out}));
+    offsets.push_back(find(names[i] + ".bias", {part}));
     complete = complete && offsets.back() != nullptr;
   }
   if (!complete) return {};
 
-  const auto count = static_cast<int64_t>(names.size());
-  const at::TensorOptions options = at::dtype(options_.dtype).device(options_.device);
   const at::Tensor weight = weight_matrix(weights, out, in);
-  const at::Tensor offset = bias ? at::empty({count * out}, options) : at::Tensor();
-  for (int64_t i = 0; bias && i < count; ++i) copy_to(offset.narrow(0, i * out, out), *offsets[static_cast<size_t>(i)]);
+  const at::Tensor offset = bias ? at::empty({out}, at::dtype(options_.dtype).device(options_.device)) : at::Tensor();
+  int64_t begin = 0;
+  for (const CheckpointFiles::Entry* part : offsets) {
+    copy_to(offset.narrow(0, begin, part->tensor->shape.front()), *part);
+    begin += part->tensor->shape.front();
+  }
   ops::Linear result(weight, offset);
   for (size_t i = 0; i < names.size(); ++i) {
     finish_reading(*weights[i]);
@@ -152,17 +163,21 @@ ops::Linear WeightReader::joined_linear(const std::vector<std::string>& names, c
   return result;
 }
 
-/// Weights one below the other, [parts * out, in]. Where the layer packs its own copy, what it is packed from is the
+/// Weights one below the other, [out, in]. Where the layer packs its own copy, what it is packed from is the
 /// file itself, or else room that all layers share: a fresh block for each would leave holes among those that stay.
 at::Tensor WeightReader::weight_matrix(const std::vector<const CheckpointFiles::Entry*>& parts, int64_t out,
                                        int64_t in) {
-  const auto count = static_cast<int64_t>(parts.size());
   const bool is_copied = ops::Linear::packs(options_.dtype, options_.device);
-  if (is_copied && count == 1 && float_dtype(parts[0]->tensor->dtype) == options_.dtype)
+  if (is_copied && parts.size() == 1 && float_dtype(parts[0]->tensor->dtype) == options_.dtype)
     if (const auto in_place = mapped(*parts[0])) return in_place->view({out, in});
-  const at::Tensor matrix = is_copied ? shared_room({count * out, in})
-                                      : at::empty({count * out, in}, at::dtype(options_.dtype).device(options_.device));
-  for (int64_t i = 0; i < count; ++i) copy_to(matrix.narrow(0, i * out, out), *parts[static_cast<size_t>(i)]);
+  const at::Tensor matrix =
+      is_copied ? shared_room({out, in}) : at::empty({out, in}, at::dtype(options_.dtype).device(options_.device));
+  int64_t begin = 0;
+  for (const CheckpointFiles::Entry* part : parts) {
+    const int64_t rows = part->tensor->shape.front();
+    copy_to(matrix.narrow(0, begin, rows), *part);
+    begin += rows;
+  }
   return matrix;
 }
 
@@ -182,6 +197,16 @@ nn::NormWeights WeightReader::norm(const std::string& name, int64_t width, nn::N
   return weights;
 }
 
+bool WeightReader::are_equal(const std::string& a, const std::string& b) const {
+  const CheckpointFiles::Entry& first = by_name_.at(a);
+  const CheckpointFiles::Entry& second = by_name_.at(b);
+  if (first.tensor->dtype != second.tensor->dtype || first.tensor->shape != second.tensor->shape) return false;
+  const auto bytes = first.file->bytes(*first.tensor);
+  const auto others = second.file->bytes(*second.tensor);
+  return bytes.size() == others.size() &&
+         (bytes.empty() || std::memcmp(bytes.data(), others.data(), bytes.size()) == 0);
+}
+
 void WeightReader::expect_nothing_under(const std::string& prefix, const std::string& reason) {
   const auto place = by_name_.lower_bound(prefix);
   if (place != by_name_.end() && place->first.starts_with(prefix))
@@ -197,7 +222,8 @@ void WeightReader::finish() const {
         fmt::format("{}{} unfit: {}", message.empty() ? "" : "; ", mismatched_.size(), fmt::join(mismatched_, ", "));
   const std::string where =
       files_.files().empty() ? std::string("weights") : files_.files().front().path().parent_path().string();
-  throw_error(ErrorCode::malformed_model, "{}: tensors of the vision tower do not fit config.json: {}", where, message);
+  throw_error(ErrorCode::malformed_model, "{}: tensors of {} do not fit config.json: {}", where, options_.part,
+              message);
 }
 
 std::vector<TensorInfo> WeightReader::unused() const {

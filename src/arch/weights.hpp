@@ -39,6 +39,7 @@ class WeightReader {
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
     bool dry = false;
+    std::string part = "the vision tower";  ///< whose tensors these are, for messages
     std::function<void(int64_t bytes_done, int64_t bytes_total)> progress = {};  ///< may throw to stop
   };
   WeightReader(const CheckpointFiles& files, const NameRules& rules, Options options);
@@ -51,8 +52,17 @@ class WeightReader {
   [[nodiscard]] ops::Linear linear(const std::string& name, std::vector<int64_t> stored_shape, bool bias);
   /// Several layers of equal input side by side: outputs one after the other.
   [[nodiscard]] ops::Linear linear(const std::vector<std::string>& names, int64_t out_each, int64_t in, bool bias);
+  /// The same for layers of different outputs.
+  [[nodiscard]] ops::Linear linear(const std::vector<std::string>& names, const std::vector<int64_t>& outs, int64_t in,
+                                   bool bias);
   /// name.weight [width], and name.bias for layer_norm.
   [[nodiscard]] nn::NormWeights norm(const std::string& name, int64_t width, nn::NormKind kind);
+
+  [[nodiscard]] bool has(const std::string& name) const { return by_name_.contains(name); }
+  /// Whether two tensors that are there have the same dtype, shape and bytes. Counts neither as used.
+  [[nodiscard]] bool are_equal(const std::string& a, const std::string& b) const;
+  /// Counts a tensor as used that nothing needs.
+  void skip(const std::string& name) { taken_[name] = true; }
 
   /// Complains of every tensor whose name starts with `prefix`: blocks beyond the configured depth.
   void expect_nothing_under(const std::string& prefix, const std::string& reason);
@@ -74,8 +84,9 @@ class WeightReader {
   [[nodiscard]] std::optional<at::Tensor> mapped(const CheckpointFiles::Entry& entry) const;
   void copy_to(const at::Tensor& destination, const CheckpointFiles::Entry& entry) const;
   void finish_reading(const CheckpointFiles::Entry& entry);
+  /// Shapes as stored; the first side is a layer's outputs, the product of the others its inputs.
   [[nodiscard]] ops::Linear joined_linear(const std::vector<std::string>& names,
-                                          const std::vector<int64_t>& stored_shape, bool bias);
+                                          const std::vector<std::vector<int64_t>>& stored_shapes, bool bias);
   [[nodiscard]] at::Tensor weight_matrix(const std::vector<const CheckpointFiles::Entry*>& parts, int64_t out,
                                          int64_t in);
   [[nodiscard]] at::Tensor shared_room(const std::vector<int64_t>& shape);

@@ -80,7 +80,9 @@ at::Tensor Vit::embed(at::Tensor patches, at::Tensor positions) const {
 at::Tensor Vit::attend(at::Tensor hidden, const ops::Rotary& rotary, const BlockWeights& weights,
                        const ops::Segments& segments) const {
   at::Tensor qkv = weights.qkv(norm(hidden, weights.norm1, spec_)).unflatten(1, {3, spec_.heads, spec_.head_dim()});
-  return weights.proj.add_to(hidden, ops::rotary_attention(std::move(qkv), rotary, spec_.rotary, segments));
+  // A statement of its own, so that qkv is gone before the product begins: an argument stays until its statement ends.
+  const at::Tensor attended = ops::rotary_attention(std::move(qkv), rotary, spec_.rotary, segments);
+  return weights.proj.add_to(hidden, attended);
 }
 
 at::Tensor Vit::mlp(at::Tensor x, const BlockWeights& weights) const {

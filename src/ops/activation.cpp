@@ -67,9 +67,8 @@ void quick_gelu_in_place(const at::Tensor& x) {
     return;
   }
   // A stretch at a time, so that the steps between do not take as much memory again.
-  constexpr int64_t stretch = 1 << 20;
-  for (int64_t begin = 0; begin < flat.numel(); begin += stretch) {
-    const at::Tensor part = flat.narrow(0, begin, std::min(stretch, flat.numel() - begin));
+  for (int64_t begin = 0; begin < flat.numel(); begin += quick_gelu_stretch) {
+    const at::Tensor part = flat.narrow(0, begin, std::min(quick_gelu_stretch, flat.numel() - begin));
     part.mul_((part * 1.702).sigmoid_());
   }
 }
@@ -90,6 +89,29 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
       return x * at::sigmoid(x * 1.702);
   }
   throw_error(ErrorCode::internal, "activate: unknown activation {}", static_cast<int>(activation));
+}
+
+at::Tensor activate_in_place(at::Tensor x, Activation activation) {
+  switch (activation) {
+    case Activation::identity:
+      break;
+    case Activation::relu:
+      at::relu_(x);
+      break;
+    case Activation::silu:
+      at::silu_(x);
+      break;
+    case Activation::gelu_erf:
+      at::gelu_(x, "none");
+      break;
+    case Activation::gelu_tanh:
+      at::gelu_(x, "tanh");
+      break;
+    case Activation::quick_gelu:
+      quick_gelu_in_place(x);
+      break;
+  }
+  return x;
 }
 
 }  // namespace oriel::ops

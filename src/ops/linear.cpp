@@ -122,6 +122,15 @@ Linear::Linear(at::Tensor weight, at::Tensor bias)
   packed_ = true;
 }
 
+Linear Linear::sharing(at::Tensor weight) {
+  if (!weight.is_cpu()) return Linear(std::move(weight), {});
+  Linear result;
+  result.weight_ = std::move(weight);
+  result.in_ = result.weight_.size(1);
+  result.out_ = result.weight_.size(0);
+  return result;
+}
+
 /// x, dense and as wide as the weight.
 at::Tensor Linear::checked(const at::Tensor& x) const {
   const bool padded_on_gpu = has_kernels && weight_.is_cuda() && x.size(-1) == weight_.size(1);
@@ -138,7 +147,7 @@ at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const 
 #ifdef ORIEL_CUDA
   if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, {}, activation);
 #endif
-  if (!packed_) return linear_reference(dense, weight_, bias_, activation);
+  if (!packed_) return activate_in_place(at::linear(dense, weight_, optional(bias_)), activation);
   const auto fused = epilogue(activation);
   const auto [name, algorithm] = fused.value_or(std::pair{"none", ""});
   at::Tensor y = packed_operators().linear->call(dense, weight_, optional(bias_), name, Scalars(), algorithm);
@@ -151,13 +160,13 @@ at::Tensor Linear::add_to(const at::Tensor& residual, const at::Tensor& x) const
 #ifdef ORIEL_CUDA
   if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, residual.contiguous(), Activation::identity);
 #endif
-  if (!packed_) return residual + linear_reference(dense, weight_, bias_);
+  if (!packed_) return at::linear(dense, weight_, optional(bias_)).add_(residual);
   return packed_operators().linear_binary->call(dense, residual.contiguous(), weight_, optional(bias_), "add");
 }
 
 at::Tensor Linear::multiply_with(const at::Tensor& other, const at::Tensor& x) const {
   const at::Tensor dense = checked(x);
-  if (!packed_) return other * linear_reference(dense, weight_, bias_);
+  if (!packed_) return at::linear(dense, weight_, optional(bias_)).mul_(other);
   return packed_operators().linear_binary->call(dense, other.contiguous(), weight_, optional(bias_), "mul");
 }
 

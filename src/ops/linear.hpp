@@ -29,6 +29,8 @@ class Linear {
   /// weight [out, in] and bias [out] (or undefined), of one dtype and device. On the CPU the weight is reordered into
   /// oneDNN's blocked layout where that library takes the dtype, and the given tensor is not kept.
   Linear(at::Tensor weight, at::Tensor bias);
+  /// The same without packing, for a weight that has other users: it is kept and shared.
+  [[nodiscard]] static Linear sharing(at::Tensor weight);
   /// Whether weights of this dtype and device get reordered, so that the given one is not kept.
   [[nodiscard]] static bool packs(at::ScalarType dtype, at::Device device);
 

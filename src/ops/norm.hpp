@@ -7,13 +7,14 @@ namespace oriel::ops {
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
 /// y = round(x / sqrt(mean(x^2) + eps)) * weight: normalised in float32, rounded to x's dtype, then multiplied
-/// (transformers' order for Llama-style norms). One pass over memory for float32 on the CPU and for all types on a GPU,
-/// where the product is rounded once at the end, which is nearer to the truth.
+/// (transformers' order for Llama-style norms). One pass over memory on the CPU and on a GPU; there
+/// the product is rounded once at the end, which is nearer to the truth.
 [[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 [[nodiscard]] at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 /// y = x / sqrt(mean(x^2) + eps) * (1 + weight), all in float32, rounded once: the form whose weights are stored minus
 /// one (spec/siglip.md 4).
 [[nodiscard]] at::Tensor rms_norm_offset(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
+[[nodiscard]] at::Tensor rms_norm_offset_reference(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
 
 }  // namespace oriel::ops

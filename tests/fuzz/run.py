@@ -30,7 +30,7 @@ LONGEST_INPUT = {"exif": 256, "json": 512, "resize": 256, "patches": 128, "safet
 MOST_INPUTS = 100  # of one target in the repository
 LARGEST_CORPUS = 24 * 1024  # bytes of them
 LIMITS = ["-rss_limit_mb=2048", "-malloc_limit_mb=256", "-timeout=10"]
-WITH_DICTIONARY = {"json", "safetensors", "config", "embedding_file"}
+WITH_DICTIONARY = {"json", "tokenizer", "safetensors", "config", "embedding_file"}
 
 
 def parse_arguments():

@@ -134,8 +134,8 @@ def mistral3(*, width, heads, layers, mlp, patch, text_width, longest_edge, merg
 # --- Qwen ---
 
 
-def _qwen_text(tokenizer: TinyTokenizer, width: int) -> dict:
-    return {
+def _qwen_text(tokenizer: TinyTokenizer, width: int, overrides: dict | None) -> dict:
+    text = {
         "hidden_act": "silu",
         "hidden_size": width,
         "intermediate_size": 16,
@@ -148,6 +148,7 @@ def _qwen_text(tokenizer: TinyTokenizer, width: int) -> dict:
         "rope_theta": 1000000.0,
         "vocab_size": tokenizer.vocab_size,
     }
+    return merged(text, overrides)
 
 
 def _qwen_files(kind: str, patch: int, merge: int, min_pixels: int, max_pixels: int, form: str, resample: int):
@@ -168,10 +169,11 @@ def _qwen_files(kind: str, patch: int, merge: int, min_pixels: int, max_pixels: 
 
 
 def _qwen(kind: str, model_type: str, vision: dict, text_width: int, patch: int, merge: int, min_pixels: int,
-          max_pixels: int, top: dict | None, form: str, nested: bool, resample: int):  # fmt: skip
+          max_pixels: int, top: dict | None, form: str, nested: bool, resample: int,
+          text: dict | None):  # fmt: skip
     tokenizer = qwen_tokenizer(f"{kind}Processor")
     ids = tokenizer.ids
-    text = _qwen_text(tokenizer, text_width)
+    text = _qwen_text(tokenizer, text_width, text)
     config = {
         "architectures": [f"{kind}ForConditionalGeneration"],
         "model_type": model_type,
@@ -192,7 +194,7 @@ def _qwen(kind: str, model_type: str, vision: dict, text_width: int, patch: int,
 
 
 def qwen2_vl(*, width, heads, layers, patch, text_width, min_pixels, max_pixels, merge=2, mlp_ratio=2,
-             vision=None, top=None, form="old", nested=False, resample=3):  # fmt: skip
+             vision=None, top=None, form="old", nested=False, resample=3, text=None):  # fmt: skip
     vision = merged(
         {
             "depth": layers,
@@ -207,11 +209,11 @@ def qwen2_vl(*, width, heads, layers, patch, text_width, min_pixels, max_pixels,
         vision,
     )
     return _qwen("Qwen2VL", "qwen2_vl", vision, text_width, patch, merge, min_pixels, max_pixels, top, form, nested,
-                 resample)  # fmt: skip
+                 resample, text)  # fmt: skip
 
 
 def qwen2_5_vl(*, width, heads, layers, mlp, patch, text_width, window, full_layers, min_pixels, max_pixels, merge=2,
-               vision=None, top=None, form="old", nested=False, resample=3):  # fmt: skip
+               vision=None, top=None, form="old", nested=False, resample=3, text=None):  # fmt: skip
     vision = merged(
         {
             "depth": layers,
@@ -230,7 +232,7 @@ def qwen2_5_vl(*, width, heads, layers, mlp, patch, text_width, window, full_lay
         vision,
     )
     return _qwen("Qwen2_5_VL", "qwen2_5_vl", vision, text_width, patch, merge, min_pixels, max_pixels, top, form,
-                 nested, resample)  # fmt: skip
+                 nested, resample, text)  # fmt: skip
 
 
 # --- SigLIP and Gemma 3 ---
@@ -250,7 +252,7 @@ def _siglip_vision(width: int, heads: int, layers: int, mlp: int, patch: int, im
 
 
 def gemma3(*, width, heads, layers, mlp, patch, image, tokens, text_width,
-           vision=None, top=None, form="old", resample=2):  # fmt: skip
+           vision=None, top=None, form="old", resample=2, text=None):  # fmt: skip
     tokenizer = gemma_tokenizer()
     config = {
         "architectures": ["Gemma3ForConditionalGeneration"],
@@ -259,18 +261,21 @@ def gemma3(*, width, heads, layers, mlp, patch, image, tokens, text_width,
         "eoi_token_index": tokenizer.ids["<end_of_image>"],
         "image_token_index": tokenizer.ids["<image_soft_token>"],
         "mm_tokens_per_image": tokens,
-        "text_config": {
-            "model_type": "gemma3_text",
-            "head_dim": 8,
-            "hidden_size": text_width,
-            "intermediate_size": 16,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 1,
-            "num_key_value_heads": 1,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 64,
-            "vocab_size": tokenizer.vocab_size,
-        },
+        "text_config": merged(
+            {
+                "model_type": "gemma3_text",
+                "head_dim": 8,
+                "hidden_size": text_width,
+                "intermediate_size": 16,
+                "num_attention_heads": 2,
+                "num_hidden_layers": 1,
+                "num_key_value_heads": 1,
+                "query_pre_attn_scalar": 8,
+                "sliding_window": 64,
+                "vocab_size": tokenizer.vocab_size,
+            },
+            text,
+        ),
         "vision_config": _siglip_vision(
             width, heads, layers, mlp, patch, image, merged({"vision_use_head": False}, vision)
         ),

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from checkpoint_writer import Checkpoint, write_checkpoint
+from checkpoint_writer import Checkpoint, write_checkpoint, write_json
+from tiny_chat_templates import chat_files
 from tiny_tokenizers import gemma_tokenizer, pixtral_tokenizer, qwen_tokenizer
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -351,10 +352,22 @@ def siglip() -> Checkpoint:
 FAMILIES = {f.__name__: f for f in (pixtral, mistral3, qwen2_vl, qwen2_5_vl, gemma3, siglip)}
 
 
+def write_chat_files(family: str, checkpoint: Checkpoint, directory: Path) -> None:
+    if checkpoint.tokenizer is None:
+        return
+    for name, content in chat_files(family, checkpoint.tokenizer.ids).items():
+        if isinstance(content, str):
+            (directory / name).write_text(content)
+        else:
+            write_json(directory / name, content)
+
+
 def main() -> None:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "assets" / "tiny"
     for seed, (name, make) in enumerate(FAMILIES.items(), 1):
-        write_checkpoint(make(), root / name, seed)
+        checkpoint = make()
+        write_checkpoint(checkpoint, root / name, seed)
+        write_chat_files(name, checkpoint, root / name)
         size = sum(file.stat().st_size for file in (root / name).iterdir())
         print(f"{name:12} {size / 1000:6.0f} kB")
 

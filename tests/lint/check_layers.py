@@ -10,10 +10,12 @@ import pathlib
 import re
 import sys
 
-# A floor may include itself and what stands before it: core <- image <- ops <- nn <- arch <- {tower, text}.
-FLOORS = ["core", "image", "ops", "nn", "arch"]
-TOPS = ["tower", "text"]  # both stand on arch and do not see each other; tower is src/*.cpp and src/*.hpp
-LIBTORCH_FREE = ["core", "image"]
+# A floor may include itself and what stands before it: core <- image <- ops <- nn <- arch <- text <- tower, where tower
+# is src/*.cpp and src/*.hpp, the public types. The languages of text files stand on core alone, and serve text and tower.
+FLOORS = ["core", "image", "ops", "nn", "arch", "text", "tower"]
+LANGUAGES = ["jinja", "tokenizer"]
+LANGUAGE_USERS = ["text", "tower"]
+LIBTORCH_FREE = ["core", "image", *LANGUAGES]
 KERNEL_USERS = ["ops"]
 
 LIBTORCH = re.compile(r"(ATen|c10|torch|cuda|caffe2)(/|[a-z_]*\.h|$)")
@@ -56,23 +58,24 @@ def includes(code):
 
 def seen_by(floor):
     """The floors whose headers `floor` may include."""
-    if floor in TOPS:
-        return [*FLOORS, floor]
-    return FLOORS[: FLOORS.index(floor) + 1]
+    if floor in LANGUAGES:
+        return ["core", floor]
+    below = FLOORS[: FLOORS.index(floor) + 1]
+    return [*LANGUAGES, *below] if floor in LANGUAGE_USERS else below
 
 
 def check_source(repository, path, code):
     """Violations of one file below src/."""
     relative = path.relative_to(repository / "src")
     floor = floor_of(relative)
-    if floor not in FLOORS + TOPS:
-        yield 1, f"src/{floor} is not a floor of the house: {', '.join(FLOORS + TOPS)}"
+    if floor not in FLOORS + LANGUAGES:
+        yield 1, f"src/{floor} is not a floor of the house: {', '.join(FLOORS + LANGUAGES)}"
         return
     for line, _, target in includes(code):
         folder = target.split("/")[0] if "/" in target else None
         is_tower_header = (repository / "src" / target).is_file() and folder is None
         included_floor = "tower" if is_tower_header else folder
-        if included_floor in FLOORS + TOPS and included_floor not in seen_by(floor):
+        if included_floor in FLOORS + LANGUAGES and included_floor not in seen_by(floor):
             yield line, f"{floor} must not include {target}: it may see {', '.join(seen_by(floor))}"
         if floor in LIBTORCH_FREE and LIBTORCH.match(target):
             yield line, f"{floor} must not include {target}: it knows neither libtorch nor CUDA"
@@ -103,7 +106,7 @@ def check_public_header(repository, path, code):
 def check_kernel(repository, path, code):
     """Violations of one file below kernels/: it builds with the CUDA toolkit alone."""
     for line, _, target in includes(code):
-        if re.match(r"(ATen|c10|torch|caffe2)/", target) or target.split("/")[0] in FLOORS + TOPS + ["oriel", "fmt"]:
+        if re.match(r"(ATen|c10|torch|caffe2)/", target) or target.split("/")[0] in FLOORS + LANGUAGES + ["oriel", "fmt"]:
             yield line, f"a kernel must not include {target}: kernels need the CUDA toolkit alone"
 
 

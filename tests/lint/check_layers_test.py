@@ -32,7 +32,9 @@ class CheckLayers(unittest.TestCase):
                     "src/arch/pixtral.cpp": '#include "nn/vit.hpp"\nconst char* name = "pixtral";\n',
                     "src/tower.hpp": '#include "arch/registry.hpp"\n',
                     "src/tower.cpp": '#include "tower.hpp"\n#include "image/resize.hpp"\n',
-                    "src/text/tokenizer.cpp": '#include "nn/block.hpp"\n',
+                    "src/jinja/template.cpp": '#include "core/error.hpp"\n',
+                    "src/text/chat.cpp": '#include "nn/block.hpp"\n#include "jinja/template.hpp"\n',
+                    "src/chat.cpp": '#include "text/chat.hpp"\n#include "tokenizer/bpe.hpp"\n',
                     "kernels/norm.cu": "#include <cuda_bf16.h>\n",
                 }
             ),
@@ -60,17 +62,29 @@ class CheckLayers(unittest.TestCase):
             {"src/tower.hpp": ""},
         )
 
-    def test_the_two_tops_do_not_see_each_other(self):
-        self.expect(
-            "src/tower.cpp",
-            '#include "text/tokenizer.hpp"\n',
-            "1: tower must not include text/tokenizer.hpp: it may see core, image, ops, nn, arch, tower",
-        )
+    def test_text_does_not_see_the_public_types(self):
         self.expect(
             "src/text/generator.cpp",
             '#include "tower.hpp"\n',
-            "1: text must not include tower.hpp: it may see core, image, ops, nn, arch, text",
+            "1: text must not include tower.hpp: it may see jinja, tokenizer, core, image, ops, nn, arch, text",
             {"src/tower.hpp": ""},
+        )
+
+    def test_languages_stand_on_core_alone(self):
+        self.expect(
+            "src/jinja/template.cpp",
+            '#include "arch/registry.hpp"\n',
+            "1: jinja must not include arch/registry.hpp: it may see core, jinja",
+        )
+        self.expect(
+            "src/tokenizer/bpe.cpp",
+            '#include "jinja/text.hpp"\n',
+            "1: tokenizer must not include jinja/text.hpp: it may see core, tokenizer",
+        )
+        self.expect(
+            "src/arch/foo.cpp",
+            '#include "jinja/text.hpp"\n',
+            "1: arch must not include jinja/text.hpp: it may see core, image, ops, nn, arch",
         )
 
     def test_libtorch_below_ops_is_found(self):
@@ -93,7 +107,7 @@ class CheckLayers(unittest.TestCase):
         self.expect(
             "src/utils/a.cpp",
             "",
-            "1: src/utils is not a floor of the house: core, image, ops, nn, arch, tower, text",
+            "1: src/utils is not a floor of the house: core, image, ops, nn, arch, text, tower, jinja, tokenizer",
         )
 
     def test_public_headers_with_other_includes_are_found(self):

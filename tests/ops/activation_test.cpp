@@ -127,6 +127,20 @@ TEST(Activation, QuickGeluInPlaceIsTheSameInOtherDtypes) {
   EXPECT_TRUE(at::equal(x, expected));
 }
 
+TEST(Activation, InPlaceEqualsTheCopy) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf})
+    for (const Activation activation : {Activation::identity, Activation::relu, Activation::silu, Activation::gelu_erf,
+                                        Activation::gelu_tanh, Activation::quick_gelu}) {
+      if (activation == Activation::quick_gelu && dtype == at::kFloat) continue;  // in one step there, tested above
+      SCOPED_TRACE(testing::Message() << "activation " << static_cast<int>(activation) << " in " << dtype);
+      const at::Tensor x = Random(3).normal({5, 77}, 3).to(dtype);
+      const at::Tensor expected = activate(x.clone(), activation);
+      const at::Tensor got = activate_in_place(x, activation);
+      EXPECT_EQ(got.const_data_ptr(), x.const_data_ptr());
+      EXPECT_TRUE(at::equal(got, expected));
+    }
+}
+
 TEST(Activation, NamesAreThoseOfTransformers) {
   const std::vector<std::pair<const char*, Activation>> names{{"gelu", Activation::gelu_erf},
                                                               {"gelu_python", Activation::gelu_erf},

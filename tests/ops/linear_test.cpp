@@ -182,6 +182,18 @@ TEST(Linear, KeepsNothingOfTheGivenWeight) {
   EXPECT_EQ(doubles(linear(x)), before);
 }
 
+TEST(Linear, SharingAWeightKeepsItAndComputesTheSame) {
+  Random random(6);
+  const at::Tensor weight = random.normal({9, 21});
+  const at::Tensor x = random.normal({4, 21});
+  const Linear shared = Linear::sharing(weight);
+  EXPECT_FALSE(shared.is_packed());
+  EXPECT_EQ(weight.use_count(), 2U);
+  EXPECT_LT(relative_error(doubles(shared(x)), doubles(linear_reference(x, weight, {}))), 1e-6);
+  EXPECT_EQ(shared.in_features(), 21);
+  EXPECT_EQ(shared.out_features(), 9);
+}
+
 TEST(Linear, WrongWidthIsRefused) {
   const Linear linear(Random(7).normal({4, 5}), {});
   expect_error(ErrorCode::internal, "linear: expected 5 columns, got 6", [&] {

@@ -152,7 +152,31 @@ TEST(RmsNorm, OnePassEqualsTheReferenceAtEveryWidth) {
     const at::Tensor x = random.normal({37, width}, 3);
     const at::Tensor weight = random.normal({width});
     EXPECT_LT(relative_error(doubles(rms_norm(x, weight, 1e-6)), doubles(rms_norm_reference(x, weight, 1e-6))), 1e-6);
+    EXPECT_LT(
+        relative_error(doubles(rms_norm_offset(x, weight, 1e-6)), doubles(rms_norm_offset_reference(x, weight, 1e-6))),
+        1e-6);
   }
+}
+
+TEST(RmsNorm, OnePassIsRoundedLikeTheReferenceInShorterDtypes) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf})
+    for (const int64_t width : {1, 17, 100, 1280}) {
+      SCOPED_TRACE(testing::Message() << dtype << ", width and seed " << width);
+      Random random(static_cast<uint64_t>(width));
+      const at::Tensor x = random.normal({300, width}, 3).to(dtype);
+      const at::Tensor weight = random.normal({width}).to(dtype);
+      const at::Tensor y = rms_norm(x, weight, 1e-6);
+      EXPECT_EQ(y.scalar_type(), dtype);
+      // The sum of squares differs by its order alone: once in some thousand values it decides a rounding.
+      const std::vector<float> got = floats(y);
+      const std::vector<float> expected = floats(rms_norm_reference(x, weight, 1e-6));
+      size_t differ = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        differ += got[i] != expected[i] ? 1 : 0;
+        EXPECT_NEAR(got[i], expected[i], 0.02F * std::abs(expected[i])) << "place " << i;
+      }
+      EXPECT_LE(differ, 1 + got.size() / 500);
+    }
 }
 
 TEST(RmsNorm, NanStaysInItsRow) {

@@ -125,8 +125,50 @@ TEST(AxialRotary, TurnsQuartersWithRowsAndColumns) {
     }
 }
 
-TEST(RotateQueryKey, EqualsRotateWhereTheyLieAndLeavesTheValues) {
+TEST(RotateInPlace, EqualsRotateAndLeavesWhatLiesBetween) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const int64_t head_dim : {4, 20, 64}) {
+      Random random(static_cast<uint64_t>(head_dim));
+      const Rotary rotary = random_rotary(random, head_dim);
+      const at::Tensor wide = random.normal({tokens, heads + 2, head_dim}, 2).to(dtype);
+      const at::Tensor before = wide.clone();
+      rotate_in_place(wide.narrow(1, 1, heads), rotary, RotaryPrecision::working);
+      expect_equal_values(wide.narrow(1, 1, heads),
+                          floats(rotate(before.narrow(1, 1, heads), rotary, RotaryPrecision::working)), "rotated");
+      for (const int64_t head : {int64_t{0}, heads + 1})
+        expect_equal_values(wide.select(1, head), floats(before.select(1, head)), "others");
+    }
+}
+
+TEST(TokenRotary, EachPairTurnsWithItsAxis) {
+  const std::vector<float> frequencies{1.0F, 0.5F, 0.25F};
+  const std::vector<int64_t> axes{2, 0, 1};
+  const std::vector<int64_t> positions{0, 7, 1000, 3, 5, 20, 4, 6, 90000};  // [3 axes, 3 tokens]
+  const auto row = [](const auto& values, at::ScalarType dtype) {
+    at::Tensor result = at::empty({static_cast<int64_t>(values.size())}, dtype);
+    std::copy(values.begin(), values.end(),
+              static_cast<std::remove_cvref_t<decltype(values[0])>*>(result.mutable_data_ptr()));
+    return result;
+  };
+  const at::Tensor places = row(positions, at::kLong).view({3, 3});
+  for (const bool one_axis : {false, true}) {
+    const Rotary rotary = token_rotary(one_axis ? places.narrow(0, 0, 1) : places, row(frequencies, at::kFloat),
+                                       one_axis ? at::Tensor() : row(axes, at::kLong));
+    const std::vector<float> cos = floats(rotary.cos);
+    const std::vector<float> sin = floats(rotary.sin);
+    ASSERT_EQ(cos.size(), 18U);
+    for (size_t token = 0; token < 3; ++token)
+      for (size_t d = 0; d < 6; ++d) {
+        const size_t axis = one_axis ? 0 : static_cast<size_t>(axes[d % 3]);
+        const float angle = static_cast<float>(positions[axis * 3 + token]) * frequencies[d % 3];
+        EXPECT_NEAR(cos[token * 6 + d], std::cos(static_cast<double>(angle)), 2e-7) << token << ", " << d;
+        EXPECT_NEAR(sin[token * 6 + d], std::sin(static_cast<double>(angle)), 2e-7) << token << ", " << d;
+      }
+  }
+}
+
+TEST(RotateQueryKey, EqualsRotateWhereTheyLieAndLeavesTheValues) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf})
     for (const int64_t head_dim : {4, 20, 64, 72, 80})
       for (const RotaryPrecision precision : {RotaryPrecision::working, RotaryPrecision::float32})
         for (const bool strided : {false, true}) {

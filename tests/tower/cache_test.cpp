@@ -71,6 +71,27 @@ TEST(EmbeddingCache, AHitKeepsToTheLimitsOfItsCall) {
   EXPECT_THROW((void)cache.get_image_embeddings(tower, noise(1), {.max_tokens = embedding.length() - 1}), Error);
 }
 
+TEST(EmbeddingCache, AHitUnderACallersKeyKeepsToMaxTokensAsAMissWould) {
+  const VisionTower tower = load_tower();
+  const TemporaryDirectory directory;
+  const auto open = [] { return noise(1, {200, 150}); };
+  const auto get = [&](EmbeddingCache& cache, int64_t most) {
+    return cache.get_image_embeddings(tower, "photo 7", open, {.max_tokens = most});
+  };
+  EmbeddingCache cache({.directory = directory.path().string()});
+  const MMEmbedding embedding = cache.get_image_embeddings(tower, "photo 7", open);
+  EXPECT_EQ(get(cache, embedding.length()).ids(), embedding.ids());
+  EmbeddingCache restarted({.directory = directory.path().string()});
+  for (EmbeddingCache* each : {&cache, &restarted}) {
+    try {
+      (void)get(*each, embedding.length() - 1);
+      ADD_FAILURE() << "expected limit_exceeded";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::limit_exceeded) << error.what();
+    }
+  }
+}
+
 TEST(EmbeddingCache, TheLeastRecentlyUsedGoesFirst) {
   const VisionTower tower = load_tower();
   const auto bytes = static_cast<int64_t>(tower.get_image_embeddings(noise(1)).size_in_bytes());

@@ -15,6 +15,7 @@ namespace {
 
 std::atomic<int64_t> held{0};
 std::atomic<int64_t> most{0};
+std::atomic<size_t> refused{SIZE_MAX};
 
 }  // namespace
 
@@ -29,6 +30,9 @@ int64_t bytes_held() { return held.load(); }
 MemoryPeak::MemoryPeak() : start_(held.load()) { most.store(start_); }
 int64_t MemoryPeak::bytes() const { return most.load() - start_; }
 int64_t MemoryPeak::remaining() const { return held.load() - start_; }
+
+LargeBlocksFail::LargeBlocksFail(size_t bytes) { refused.store(bytes); }
+LargeBlocksFail::~LargeBlocksFail() { refused.store(SIZE_MAX); }
 
 }  // namespace oriel
 
@@ -56,6 +60,8 @@ void* count_in(void* block) {
   return block;
 }
 
+bool refuses(size_t size) { return size >= oriel::refused.load(std::memory_order_relaxed); }
+
 void count_out(void* block) {
   if (block != nullptr)
     oriel::held.fetch_sub(static_cast<int64_t>(malloc_usable_size(block)), std::memory_order_relaxed);
@@ -65,14 +71,14 @@ void count_out(void* block) {
 
 extern "C" {
 
-void* malloc(size_t size) noexcept { return count_in(__libc_malloc(size)); }
+void* malloc(size_t size) noexcept { return refuses(size) ? nullptr : count_in(__libc_malloc(size)); }
 void* calloc(size_t count, size_t size) noexcept { return count_in(__libc_calloc(count, size)); }
 void* memalign(size_t alignment, size_t size) noexcept { return count_in(__libc_memalign(alignment, size)); }
 void* aligned_alloc(size_t alignment, size_t size) noexcept { return count_in(__libc_memalign(alignment, size)); }
 
 int posix_memalign(void** block, size_t alignment, size_t size) noexcept {
   if (alignment % sizeof(void*) != 0 || (alignment & (alignment - 1)) != 0 || alignment == 0) return EINVAL;
-  void* made = count_in(__libc_memalign(alignment, size));
+  void* made = refuses(size) ? nullptr : count_in(__libc_memalign(alignment, size));
   if (made == nullptr) return ENOMEM;
   *block = made;
   return 0;

@@ -1,6 +1,7 @@
 #pragma once
 // How much memory the test program holds, counted where it is asked for: malloc and its kin are replaced, so that
 // tensors, scratch of libtorch's libraries and plain vectors all count, and noise of resident pages does not.
+#include <cstddef>
 #include <cstdint>
 
 namespace oriel {
@@ -21,6 +22,15 @@ class MemoryPeak {
 
  private:
   int64_t start_;
+};
+
+/// While it lives, blocks of `bytes` or more are not to be had, where memory is counted. One at a time.
+class LargeBlocksFail {
+ public:
+  explicit LargeBlocksFail(size_t bytes);
+  ~LargeBlocksFail();
+  LargeBlocksFail(const LargeBlocksFail&) = delete;
+  LargeBlocksFail& operator=(const LargeBlocksFail&) = delete;
 };
 
 }  // namespace oriel

@@ -1,11 +1,16 @@
 // Memory: what loading takes, what plan says and a call takes, and that calls leave nothing behind.
 #include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <optional>
 #include <utility>
 
+#include "ops/linear.hpp"
+#include "tensor_types.hpp"
 #include "tower/checkpoints.hpp"
 #include "tower/memory_counter.hpp"
 
@@ -33,7 +38,6 @@ struct Stretch {
   std::map<int64_t, int64_t> sides;                         ///< sides of tensors, tiny and wide
   std::vector<std::string> tower;                           ///< beginnings of the names of the tower's tensors
   std::string dtype;                                        ///< as it is stored
-  Size picture;
 };
 
 const std::vector<Stretch> stretches{
@@ -46,8 +50,7 @@ const std::vector<Stretch> stretches{
       {R"("hidden_size": 32)", R"("hidden_size": 5120)"}},
      {{36, 1024}, {80, 4096}, {32, 5120}},
      {"vision_tower.", "multi_modal_projector."},
-     "F32",
-     {400, 300}},
+     "F32"},
     {"qwen2_5_vl",
      {{R"("hidden_size": 32)", R"("hidden_size": 1280)"},
       {R"("out_hidden_size": 48)", R"("out_hidden_size": 3584)"},
@@ -56,8 +59,7 @@ const std::vector<Stretch> stretches{
       {R"("depth": 3)", R"("depth": 2)"}},
      {{32, 1280}, {96, 3840}, {128, 5120}, {44, 3420}, {48, 3584}},
      {"visual."},
-     "BF16",
-     {448, 336}},
+     "BF16"},
     {"siglip",
      {{R"("hidden_size": 30)", R"("hidden_size": 1152)"},
       {R"("intermediate_size": 62)", R"("intermediate_size": 4304)"},
@@ -65,8 +67,7 @@ const std::vector<Stretch> stretches{
       {R"("image_size": 120)", R"("image_size": 280)"}},
      {{30, 1152}, {62, 4304}, {64, 400}},
      {"vision_model.embeddings.", "vision_model.encoder.", "vision_model.post_layernorm."},
-     "F32",
-     {300, 200}},
+     "F32"},
 };
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -150,16 +151,49 @@ TEST_P(Wide, LoadingTakesWhatStaysAndOneLayer) {
   EXPECT_LT(resident, loading.remaining() + layer + 16 * mebibyte);
 }
 
-TEST_P(Wide, PlanIsWithinFivePercentOfThePeak) {
-  const VisionTower tower = VisionTower::load(scratch_.path(), {.threads = 2});
-  expect_planned(tower, picture(GetParam().picture, 1), 0.05);
+/// libtorch's number of threads, while it lives.
+class ComputeThreads {
+ public:
+  explicit ComputeThreads(int threads) { set_compute_threads(threads); }
+  ~ComputeThreads() { set_compute_threads(before_); }
+  ComputeThreads(const ComputeThreads&) = delete;
+  ComputeThreads& operator=(const ComputeThreads&) = delete;
+
+ private:
+  int before_ = at::get_num_threads();
+};
+
+/// Whether oneDNN multiplies a dtype that the processor does not, through results in float32: AVX-512 without its
+/// bfloat16 instructions. plan does not count those (tower_memory.cpp).
+bool widens_products(DType dtype) {
+#if defined(__x86_64__)
+  return dtype == DType::bfloat16 && ops::Linear::packs(at::kBFloat16, at::kCPU) &&
+         __builtin_cpu_supports("avx512bf16") == 0;
+#else
+  return dtype != DType::float32;
+#endif
 }
 
-// libtorch and oneDNN reorder what they read in bfloat16, with room that depends on the processor.
-TEST_P(Wide, PlanIsWithinFifteenPercentOfThePeakInBfloat16) {
-  const VisionTower tower = VisionTower::load(scratch_.path(), {.dtype = DType::bfloat16, .threads = 2});
-  expect_planned(tower, picture(GetParam().picture, 2), 0.15);
+/// Compares with plan at several sizes and numbers of threads.
+void expect_planned_at_all_sizes(const Scratch& scratch, DType dtype) {
+  if (widens_products(dtype))
+    GTEST_SKIP() << "the processor has no products of this dtype, and oneDNN's are not counted";
+  // With matrix units libtorch packs k and v where it finds that worth it, and does not tell when; plan counts them.
+  const bool may_pack = dtype != DType::float32 && at::native::cpublas::could_pack(to_scalar_type(dtype));
+  for (const int threads : {1, 2}) {
+    const ComputeThreads compute(threads);
+    const VisionTower tower = VisionTower::load(scratch.path(), {.dtype = dtype, .threads = threads});
+    for (const Size size : {Size{200, 150}, Size{300, 420}, Size{700, 350}}) {
+      SCOPED_TRACE(testing::Message() << to_string(dtype) << ", " << threads << " threads, " << size.width << " x "
+                                      << size.height);
+      expect_planned(tower, picture(size, 1), may_pack ? 0.15 : 0.05, /*slack=*/0);
+    }
+  }
 }
+
+TEST_P(Wide, PlanIsWithinFivePercentOfThePeak) { expect_planned_at_all_sizes(scratch_, DType::float32); }
+TEST_P(Wide, PlanIsWithinFivePercentOfThePeakInBfloat16) { expect_planned_at_all_sizes(scratch_, DType::bfloat16); }
+TEST_P(Wide, PlanIsWithinFivePercentOfThePeakInFloat16) { expect_planned_at_all_sizes(scratch_, DType::float16); }
 
 class TinyMemory : public testing::TestWithParam<std::string> {
  protected:
@@ -191,23 +225,48 @@ TEST_P(TinyMemory, AFailedCallLeavesNothingBehind) {
   EXPECT_LT(again.remaining(), 4096);
 }
 
-/// Restores libtorch's number of threads.
-class OneThread {
- public:
-  OneThread() { set_compute_threads(1); }
-  ~OneThread() { set_compute_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+void expect_out_of_memory(const char* what, const std::function<void()>& call) {
+  try {
+    call();
+    ADD_FAILURE() << "expected out_of_memory: " << what;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory) << what << ": " << error.what();
+  }
+}
 
- private:
-  int before_ = at::get_num_threads();
-};
+TEST(Memory, ACopyOfATensorThatFindsNoneIsOutOfMemory) {
+  if (!counts_memory()) GTEST_SKIP() << "allocations cannot be made to fail in this build";
+  const std::vector<float> values(1 << 18);
+  const Tensor wide = Tensor::copy_of(std::span<const float>(values), {1 << 9, 1 << 9});
+  const Tensor half = wide.to(DType::bfloat16);
+  const LargeBlocksFail fail(1 << 18);
+  expect_out_of_memory("to_float32, the vector", [&] { (void)wide.to_float32(); });
+  expect_out_of_memory("to_float32, the tensor", [&] { (void)half.to_float32(); });
+  expect_out_of_memory("to another dtype", [&] { (void)wide.to(DType::bfloat16); });
+}
+
+TEST(Memory, BakedRowsThatFindNoneAreOutOfMemory) {
+  if (!counts_memory()) GTEST_SKIP() << "allocations cannot be made to fail in this build";
+  const VisionTower tower = load_tiny("qwen2_vl");
+  std::optional<LargeBlocksFail> fail;
+  const auto zeros = [&](std::span<const int64_t> ids) {
+    const auto count = static_cast<int64_t>(ids.size());
+    const std::vector<float> rows(static_cast<size_t>(count * tower.hidden_size()));
+    Tensor result = Tensor::copy_of(std::span<const float>(rows), {count, tower.hidden_size()});
+    fail.emplace(size_t{1} << 14);
+    return result;
+  };
+  expect_out_of_memory("layout exllamav2", [&] {
+    (void)tower.get_image_embeddings(picture({900, 700}, 1), {.layout = TokenLayout::exllamav2, .token_rows = zeros});
+  });
+  EXPECT_TRUE(fail.has_value());
+}
 
 // Calls repeat in their sizes, not in their pixels: oneDNN keeps what it compiled for a size, up to 1024 products, so
 // that memory would grow for as long as new sizes come in, and not because of a leak.
 TEST(Memory, TenThousandPicturesLeaveItFlat) {
   if (!counts_memory()) GTEST_SKIP() << "allocations are not counted in this build";
-  const OneThread one;
+  const ComputeThreads one(1);
   const VisionTower tower = load_tiny("qwen2_vl", {.threads = 1});
   const std::vector<std::vector<Size>> calls{
       {{57, 61}}, {{30, 110}, {64, 64}},  {{100, 31}},         {{28, 28}, {120, 90}, {57, 61}},

@@ -1,4 +1,5 @@
-// The JSON files of a checkpoint, through the public calls: loading, plans for sizes, reports, small pictures.
+// The JSON files of a checkpoint, through the public calls: loading, plans for sizes, reports, small pictures; and what
+// a text architecture makes of them.
 // The input is eight bytes that choose what is asked, then the texts of the files of `names`, with a zero byte between
 // them; a text that is missing or empty leaves out the file.
 #include <array>
@@ -12,6 +13,7 @@
 #include "core/temporary_directory.hpp"
 #include "fuzz/fuzz.hpp"
 #include "fuzz/json_mutator.hpp"
+#include "oriel/text_model.hpp"
 #include "oriel/vision_tower.hpp"
 
 namespace {
@@ -21,8 +23,9 @@ using fuzz::require;
 using fuzz::succeeds;
 
 constexpr size_t choice_bytes = 8;
-constexpr std::array names{"config.json",    "processor_config.json", "preprocessor_config.json",
-                           "tokenizer.json", "tokenizer_config.json", "video_preprocessor_config.json"};
+constexpr std::array names{"config.json",           "processor_config.json", "preprocessor_config.json",
+                           "tokenizer.json",        "tokenizer_config.json", "video_preprocessor_config.json",
+                           "generation_config.json"};
 
 /// Beyond these, prompts, tables and pictures are not made: they cost time, and grow with the input's numbers rightly.
 constexpr int64_t most_rows = 4096;
@@ -130,6 +133,44 @@ void ask_architecture(const std::filesystem::path& path, fuzz::Reader choice) {
   });
 }
 
+void check_decoder(const nn::DecoderSpec& decoder) {
+  require(decoder.depth() > 0 && decoder.vocabulary > 0 && decoder.width > 0, "sizes are positive");
+  require(decoder.heads % decoder.kv_heads == 0 && decoder.head_dim % 2 == 0, "heads share keys evenly");
+  for (const nn::RotarySpec& rotary : decoder.rotaries) {
+    require(rotary.frequencies.numel() == decoder.head_dim / 2, "a frequency for every pair");
+    require(rotary.axes.empty() || static_cast<int64_t>(rotary.axes.size()) == decoder.head_dim / 2,
+            "an axis for every pair");
+    for (const int64_t axis : rotary.axes) require(axis >= 0 && axis < decoder.position_axes, "axes exist");
+  }
+  for (const nn::DecoderLayerSpec& layer : decoder.layers)
+    require(layer.window >= 0 && layer.rotary >= 0 && layer.rotary < static_cast<int64_t>(decoder.rotaries.size()),
+            "layers have a window and a rotation");
+}
+
+void ask_text(const std::filesystem::path& path, fuzz::Reader choice) {
+  succeeds([&] {
+    const auto architecture = arch::make_text_architecture(arch::ModelFiles::read(path));
+    check_decoder(architecture->traits().decoder);
+    const Grid grid{choice.in(1, 4), choice.in(1, 20), choice.in(1, 20)};
+    const int64_t rows = grid.t * (grid.h / 2) * (grid.w / 2);
+    const std::vector<arch::VisionRun> runs{{.tokens = {1, 1 + rows},
+                                             .first_row = 0,
+                                             .all_rows = rows,
+                                             .grid = grid,
+                                             .seconds_per_slot = 0.5 * choice.u8(),
+                                             .name = "run"}};
+    succeeds([&] {
+      const at::Tensor positions = architecture->positions(rows + 3, runs);
+      require(positions.size(0) == architecture->traits().decoder.position_axes && positions.size(1) == rows + 3,
+              "a place for every token");
+    });
+    const std::vector<int64_t> ids(static_cast<size_t>(rows) + 3);
+    for (const nn::TokenRange& block : architecture->blocks(ids, runs))
+      require(block.begin < block.end && block.end <= rows + 3, "blocks lie in the prompt");
+  });
+  require(!succeeds([&] { (void)TextModel::load(path); }), "without tensors no model loads");
+}
+
 }  // namespace
 
 size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
@@ -145,6 +186,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint8_t question = choice.u8();
   if (question % 8 == 0) {
     succeeds([&] { require(!inspect_model(checkpoint.path()).complete(), "without tensors a model is not complete"); });
+  } else if (question % 8 == 2) {
+    ask_text(checkpoint.path(), choice);
   } else if (question % 2 == 0) {
     ask_architecture(checkpoint.path(), choice);
   } else {

@@ -1,0 +1,245 @@
+#pragma once
+// What the programs share that ask a language model about pictures.
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "command_line.hpp"
+
+/// The options of a question.
+struct ChatArguments {
+  std::string model;
+  ComputeArguments compute;
+  std::optional<std::string> question, text;
+  int64_t max_new_tokens = 512;
+  double temperature = 0;
+  uint64_t seed = 0;
+  bool ignore_eos = false;
+  int64_t prefill_chunk = oriel::GeneratorOptions().prefill_chunk;
+  std::string dump;
+
+  /// What every program takes that lets a model answer.
+  void add_answer_options(CLI::App& app) {
+    app.add_option("--model", model, "Hugging Face checkpoint directory")->required()->type_name("DIR");
+    compute.add_to(app);
+    app.add_option("--max-new-tokens", max_new_tokens,
+                   "length of the answer at most (default: " + std::to_string(max_new_tokens) + ")")
+        ->type_name("N");
+    app.add_option("--temperature", temperature, "0 for the most probable answer (default), 1 for a draw as it is")
+        ->type_name("T");
+    app.add_option("--seed", seed, "of the draws (default: 0)")->type_name("N");
+    app.add_flag("--ignore-eos", ignore_eos, "do not stop before --max-new-tokens");
+    app.add_option("--prefill-chunk", prefill_chunk, "tokens of the prompt computed at once (default: 2048)")
+        ->type_name("N");
+  }
+  void add_to(CLI::App& app) {
+    add_answer_options(app);
+    CLI::Option* asks = app.add_option("--question", question, "what to ask, in the model's own chat format");
+    app.add_option("--text", text,
+                   "a whole prompt as for transformers' processor, with the model's own placeholders for pictures")
+        ->excludes(asks);
+    app.add_option("--dump", dump, "write prompt_ids, position_ids, logits, new_ids and new_logprobs")
+        ->type_name("FILE.safetensors");
+  }
+};
+
+/// A prompt, and whose ids it holds.
+struct Prompt {
+  std::vector<int64_t> ids;
+  std::vector<oriel::MMEmbedding> embeddings;
+};
+
+/// Tokenizer, prompt format and language model of one checkpoint.
+class Chat {
+ public:
+  explicit Chat(const ChatArguments& arguments)
+      : arguments_(arguments),
+        tokenizer_(oriel::Tokenizer::load(arguments.model)),
+        format_(oriel::ChatFormat::load(arguments.model)),
+        model_(load_model(arguments)) {}
+
+  [[nodiscard]] const oriel::TextModel& model() const { return model_; }
+  [[nodiscard]] const oriel::Tokenizer& tokenizer() const { return tokenizer_; }
+
+  /// Pictures first, then the question as it is.
+  [[nodiscard]] static oriel::ChatMessage question(std::span<const oriel::MMEmbedding> embeddings, std::string text) {
+    oriel::ChatMessage message{.role = "user"};
+    message.content.assign(embeddings.begin(), embeddings.end());
+    message.content.emplace_back(std::move(text));
+    return message;
+  }
+
+  [[nodiscard]] Prompt render(std::span<const oriel::ChatMessage> messages) const {
+    return encode(format_.render(messages));
+  }
+
+  /// A text as for transformers' processor, which adds a bos even where the text has one.
+  [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::MMEmbedding> embeddings) const {
+    Prompt prompt = encode(format_.place(text, embeddings));
+    const std::optional<int64_t> bos = tokenizer_.bos_id();
+    const bool adds_bos = bos && tokenizer_.encode("") == std::vector{*bos};
+    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or(""))) {
+      std::fprintf(stderr, "warning: --text starts with %s and the tokenizer adds it: it stands there twice\n",
+                   tokenizer_.token(*bos)->c_str());
+      prompt.ids.insert(prompt.ids.begin(), *bos);
+    }
+    return prompt;
+  }
+
+  /// With room for jobs of `tokens` tokens, or of as many as are usual.
+  [[nodiscard]] oriel::Generator make_generator(std::optional<int64_t> tokens = {}, int64_t jobs = 1) const {
+    return {model_,
+            tokenizer_,
+            {.max_jobs = jobs,
+             .max_tokens = std::min(tokens.value_or(0), model_.max_positions()),
+             .prefill_chunk = arguments_.prefill_chunk}};
+  }
+
+  [[nodiscard]] oriel::JobOptions job_options(const Prompt& prompt) const {
+    oriel::JobOptions options{.embeddings = prompt.embeddings, .max_new_tokens = arguments_.max_new_tokens};
+    options.sampler.temperature = arguments_.temperature;
+    // Greedy is the plain argmax, whatever the checkpoint's own penalty.
+    if (arguments_.temperature > 0) options.sampler.repetition_penalty = model_.repetition_penalty();
+    options.seed = arguments_.seed;
+    options.ignore_stop_ids = arguments_.ignore_eos;
+    return options;
+  }
+
+ private:
+  [[nodiscard]] static oriel::TextModel load_model(const ChatArguments& arguments) {
+    ProgressLine progress("loading " + arguments.model);
+    return oriel::TextModel::load(arguments.model, {.device = oriel::Device::parse(arguments.compute.device),
+                                                    .dtype = arguments.compute.dtype,
+                                                    .progress = std::ref(progress)});
+  }
+
+  [[nodiscard]] Prompt encode(const std::vector<oriel::PromptSegment>& segments) const {
+    Prompt prompt{tokenizer_.encode(segments), {}};
+    for (const oriel::PromptSegment& segment : segments)
+      if (const auto* embedding = std::get_if<oriel::MMEmbedding>(&segment)) prompt.embeddings.push_back(*embedding);
+    return prompt;
+  }
+
+  const ChatArguments& arguments_;
+  oriel::Tokenizer tokenizer_;
+  oriel::ChatFormat format_;
+  oriel::TextModel model_;
+};
+
+/// Runs one job and hands its text over as it comes. Throws what made it fail.
+inline oriel::JobResult stream_answer(oriel::Generator& generator, const Prompt& prompt, oriel::JobOptions options,
+                                      const std::function<void(const std::string&)>& on_text) {
+  const int64_t job = generator.enqueue(prompt.ids, std::move(options));
+  {
+    ProgressLine progress("reading the prompt");
+    bool reads = true;
+    while (reads) {
+      for (const oriel::JobEvent& event : generator.step()) {
+        reads = event.stage == oriel::JobEvent::Stage::prefill;
+        if (reads) progress.show(event.prefilled, event.prompt_tokens);
+        if (!event.text.empty()) on_text(event.text);
+      }
+    }
+  }
+  while (generator.remaining_jobs() > 0)
+    for (const oriel::JobEvent& event : generator.step())
+      if (!event.text.empty()) on_text(event.text);
+  oriel::JobResult result = generator.take_result(job);
+  if (result.reason == oriel::StopReason::failed)
+    throw oriel::Error(result.error_code.value_or(oriel::ErrorCode::internal), result.error);
+  return result;
+}
+
+inline void print_text(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+/// Where stdout is a terminal, the shell's prompt starts a line of its own.
+inline void end_answer() {
+  if (isatty(STDOUT_FILENO) == 1) print_text("\n");
+}
+
+inline void print_statistics(const oriel::JobResult& result) {
+  const auto new_tokens = static_cast<double>(result.ids.size());
+  std::fprintf(stderr, "%lld tokens of prompt, %lld of them reused, in %.2f s; %zu new tokens in %.2f s",
+               static_cast<long long>(result.prompt_tokens), static_cast<long long>(result.reused_tokens),
+               result.prefill_seconds, result.ids.size(), result.decode_seconds);
+  if (new_tokens > 1 && result.decode_seconds > 0)
+    std::fprintf(stderr, " (%.1f a second)", (new_tokens - 1) / result.decode_seconds);
+  std::fprintf(stderr, "\n");
+}
+
+/// The prompt as transformers writes it: the placeholder in place of each row.
+inline std::vector<int64_t> with_placeholders(const Prompt& prompt) {
+  std::vector<int64_t> ids = prompt.ids;
+  for (int64_t& id : ids)
+    for (const oriel::MMEmbedding& embedding : prompt.embeddings)
+      if (id >= embedding.first_id() && id < embedding.first_id() + embedding.length())
+        id = embedding.info().placeholder_id;
+  return ids;
+}
+
+inline void write_dump(const std::string& path, const oriel::TextModel& model, const Prompt& prompt,
+                       const oriel::JobResult& result) {
+  const std::vector<int64_t> ids = with_placeholders(prompt);
+  const oriel::ForwardResult forward = model.forward(prompt.ids, prompt.embeddings);
+  const auto new_tokens = static_cast<int64_t>(result.ids.size());
+  const std::vector<oriel::NamedTensor> tensors{
+      {"prompt_ids", oriel::Tensor::copy_of(std::span(ids), {static_cast<int64_t>(ids.size())})},
+      {"position_ids", forward.positions},
+      {"logits", forward.logits},
+      {"new_ids", oriel::Tensor::copy_of(std::span(result.ids), {new_tokens})},
+      {"new_logprobs", oriel::Tensor::copy_of(std::span(result.logprobs), {new_tokens})}};
+  oriel::save_safetensors(path, tensors);
+}
+
+/// One answer to stdout, and the dump.
+inline void answer_once(const ChatArguments& arguments, const Chat& chat, const Prompt& prompt) {
+  const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
+  oriel::Generator generator = chat.make_generator(prompt_tokens + std::max<int64_t>(arguments.max_new_tokens, 1));
+  const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
+  end_answer();
+  if (isatty(STDERR_FILENO) == 1) print_statistics(result);
+  if (!arguments.dump.empty()) write_dump(arguments.dump, chat.model(), prompt, result);
+}
+
+/// Questions from stdin, a line each, until it ends. The pictures belong to the first one; what the cache holds of the
+/// conversation is not computed again.
+inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embeddings) {
+  oriel::Generator generator = chat.make_generator();
+  std::vector<oriel::ChatMessage> messages;
+  const bool is_watched = isatty(STDIN_FILENO) == 1;
+  if (is_watched) std::fprintf(stderr, "Ask something, a line each; end with Ctrl-D.\n");
+  std::string line;
+  while (true) {
+    if (is_watched) std::fprintf(stderr, "> ");
+    if (!std::getline(std::cin, line)) break;
+    if (line.empty()) continue;
+    messages.push_back(Chat::question(messages.empty() ? embeddings : std::span<const oriel::MMEmbedding>(), line));
+    const Prompt prompt = chat.render(messages);
+    const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
+    print_text("\n");
+    print_statistics(result);
+    messages.push_back({.role = "assistant", .content = {result.text}});
+  }
+}
+
+/// What the arguments ask about the pictures.
+inline void run_chat(const ChatArguments& arguments, std::span<const oriel::MMEmbedding> embeddings) {
+  if (!arguments.dump.empty() && !arguments.question && !arguments.text)
+    throw std::invalid_argument("--dump: expected --question or --text with it");
+  const Chat chat(arguments);
+  if (arguments.text)
+    answer_once(arguments, chat, chat.place(*arguments.text, embeddings));
+  else if (arguments.question)
+    answer_once(arguments, chat, chat.render(std::vector{Chat::question(embeddings, *arguments.question)}));
+  else
+    converse(chat, embeddings);
+}

@@ -1,0 +1,56 @@
+#pragma once
+// The keys of a text model's configuration that families share: spec/text.md 1, spec/weights.md 3.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arch/text_architecture.hpp"
+#include "core/json.hpp"
+
+namespace oriel::arch {
+
+/// What a class takes for keys that config.json does not have.
+struct DecoderDefaults {
+  int64_t vocabulary;
+  int64_t width;
+  int64_t mlp_width;
+  int64_t depth;
+  int64_t heads;
+  std::optional<int64_t> kv_heads;  ///< nothing: as many as heads
+  double norm_eps;
+  int64_t max_positions;
+  std::optional<int64_t> head_dim = {};  ///< nothing: width / heads
+  bool reads_head_dim = true;            ///< false: config.json's head_dim has no meaning
+  const char* activation_key = "hidden_act";
+  const char* activation = "silu";
+};
+
+/// Sizes, norm, activation and attention scale (1 / sqrt(head_dim)) into `traits`; `depth` layers without a window.
+/// Throws malformed_model for sizes that are out of range or do not fit each other.
+void read_decoder(const Json& text, const DecoderDefaults& defaults, TextTraits& traits);
+
+/// How a rotary embedding is written down: the old rope_scaling with rope_theta beside it, or rope_parameters.
+struct RopeKeys {
+  Json parameters;  ///< type, factor and the like; may be absent
+  double theta;
+  std::string type;
+};
+[[nodiscard]] RopeKeys read_rope_keys(const Json& text, double default_theta);
+/// The frequencies for these keys. Throws unsupported_model for types other than default, linear and llama3.
+[[nodiscard]] nn::RotarySpec make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions);
+
+/// sliding_window: a number; nothing for null; the class default if absent.
+[[nodiscard]] std::optional<int64_t> read_window(const Json& text, std::optional<int64_t> fallback);
+/// Which layers slide, as layer_types says; nothing if it is absent or null.
+[[nodiscard]] std::optional<std::vector<bool>> read_layer_types(const Json& text, int64_t depth);
+
+/// image_token_index, or its alias image_token_id.
+[[nodiscard]] int64_t read_image_token(const Json& config, int64_t fallback);
+
+/// Throws unsupported_model for a text_config that is quantised.
+void refuse_quantised_text(const Json& text);
+
+/// How the llava group writes the names of its text model: spec/weights.md 1.
+[[nodiscard]] NameRules prefixed_text_names();
+
+}  // namespace oriel::arch

@@ -1,0 +1,113 @@
+#include "text/placement.hpp"
+
+#include <algorithm>
+
+#include "core/error.hpp"
+
+namespace oriel::text {
+namespace {
+
+std::string_view name_of(arch::Modality modality) { return modality == arch::Modality::image ? "pictures" : "videos"; }
+
+class Placement {
+ public:
+  Placement(std::span<const arch::Placeholder> placeholders, std::span<const arch::Modality> pictures,
+            std::string_view where)
+      : placeholders_(placeholders), pictures_(pictures), where_(where), found_(placeholders.size()) {}
+
+  std::vector<Piece> place(const jinja::Text& text) {
+    for (const jinja::Text::Run& run : text.runs()) {
+      if (run.foreign)
+        add_text(run.bytes, /*foreign=*/true);
+      else
+        place_in(run.bytes);
+    }
+    check_counts();
+    return std::move(pieces_);
+  }
+
+ private:
+  void add_text(std::string_view text, bool foreign) {
+    if (text.empty()) return;
+    auto* last = pieces_.empty() ? nullptr : std::get_if<PlacedText>(&pieces_.back());
+    if (last != nullptr && last->foreign == foreign)
+      last->text += text;
+    else
+      pieces_.emplace_back(PlacedText{std::string(text), foreign});
+  }
+
+  void place_in(std::string_view text) {
+    size_t at = 0;
+    for (;;) {
+      size_t place = std::string_view::npos;
+      size_t kind = 0;
+      for (size_t i = 0; i < placeholders_.size(); ++i) {
+        const size_t found = text.find(placeholders_[i].token, at);
+        if (found >= place) continue;
+        place = found;
+        kind = i;
+      }
+      if (place == std::string_view::npos) break;
+      at = place_one(text, at, place, kind);
+    }
+    add_own(text.substr(at));
+  }
+
+  /// Takes the placeholder at `place` with the special tokens around it; returns where the text goes on.
+  size_t place_one(std::string_view text, size_t at, size_t place, size_t kind) {
+    const arch::Placeholder& placeholder = placeholders_[kind];
+    const std::string_view before = text.substr(at, place - at);
+    const size_t behind = place + placeholder.token.size();
+    if (!before.ends_with(placeholder.opening) || !text.substr(behind).starts_with(placeholder.closing))
+      throw_error(ErrorCode::invalid_argument, "{}: expected each {} between {} and {}, found one without", where_,
+                  placeholder.token, placeholder.opening, placeholder.closing);
+    add_own(before.substr(0, before.size() - placeholder.opening.size()));
+    add_text(placeholder.around, /*foreign=*/false);
+    if (const size_t picture = next_picture(placeholder.modality, found_[kind]++); picture < pictures_.size())
+      pieces_.emplace_back(PlacedPicture{picture});
+    add_text(placeholder.around, /*foreign=*/false);
+    return behind + placeholder.closing.size();
+  }
+
+  void add_own(std::string_view text) {
+    for (const arch::Placeholder& placeholder : placeholders_)
+      if (!placeholder.row.empty() && text.find(placeholder.row) != std::string_view::npos)
+        throw_error(ErrorCode::invalid_argument, "{}: expected no {}, which stands for a row of a picture", where_,
+                    placeholder.row);
+    add_text(text, /*foreign=*/false);
+  }
+
+  /// Index of picture number `number` of a kind; the count of all if there is none.
+  [[nodiscard]] size_t next_picture(arch::Modality modality, size_t number) const {
+    for (size_t i = 0; i < pictures_.size(); ++i)
+      if (pictures_[i] == modality && number-- == 0) return i;
+    return pictures_.size();
+  }
+
+  void check_counts() const {
+    for (size_t i = 0; i < placeholders_.size(); ++i) {
+      const auto wanted = static_cast<size_t>(std::ranges::count(pictures_, placeholders_[i].modality));
+      if (found_[i] != wanted)
+        throw_error(ErrorCode::invalid_argument, "{}: expected one {} for each of {} {}, found {}", where_,
+                    placeholders_[i].token, wanted, name_of(placeholders_[i].modality), found_[i]);
+    }
+    for (const arch::Modality modality : pictures_)
+      if (std::ranges::find(placeholders_, modality, &arch::Placeholder::modality) == placeholders_.end())
+        throw_error(ErrorCode::invalid_argument, "{}: this family's prompts take no {}", where_, name_of(modality));
+  }
+
+  std::span<const arch::Placeholder> placeholders_;
+  std::span<const arch::Modality> pictures_;
+  std::string_view where_;
+  std::vector<size_t> found_;  // placeholders of each kind
+  std::vector<Piece> pieces_;
+};
+
+}  // namespace
+
+std::vector<Piece> place_pictures(const jinja::Text& text, std::span<const arch::Placeholder> placeholders,
+                                  std::span<const arch::Modality> pictures, std::string_view where) {
+  return Placement(placeholders, pictures, where).place(text);
+}
+
+}  // namespace oriel::text

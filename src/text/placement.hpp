@@ -1,0 +1,32 @@
+#pragma once
+// Pictures in a prompt: from the placeholders in a text to the places of the pictures.
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "arch/architecture.hpp"
+#include "jinja/text.hpp"
+
+namespace oriel::text {
+
+/// A stretch of a prompt: text, of which special tokens are recognised in what is not foreign, or picture number
+/// `picture`.
+struct PlacedText {
+  std::string text;
+  bool foreign = false;
+};
+struct PlacedPicture {
+  size_t picture = 0;
+};
+using Piece = std::variant<PlacedText, PlacedPicture>;
+
+/// Puts each picture in the place of a placeholder of its kind, in order, as transformers' processor does it; foreign
+/// text holds no placeholders. `where` begins messages. Throws invalid_argument if the placeholders of a kind are not
+/// as many as its pictures, if one lacks the special tokens that belong around it, or if the text has tokens of rows.
+[[nodiscard]] std::vector<Piece> place_pictures(const jinja::Text& text,
+                                                std::span<const arch::Placeholder> placeholders,
+                                                std::span<const arch::Modality> pictures, std::string_view where);
+
+}  // namespace oriel::text

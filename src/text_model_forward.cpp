@@ -1,0 +1,101 @@
+// Runs of several sequences through the decoder.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.hpp"
+#include "tensor_types.hpp"
+#include "text_model_impl.hpp"
+#include "torch_errors.hpp"
+
+namespace oriel {
+namespace {
+
+using Run = TextRun;
+using Logits = WantedLogits;
+
+at::Tensor join(const std::vector<at::Tensor>& parts, int64_t dimension) {
+  return parts.size() == 1 ? parts.front() : at::cat(parts, dimension);
+}
+
+/// The rows of all runs; ids of neighbouring runs are looked up at once.
+at::Tensor packed_rows(std::span<const Run> runs, const nn::Decoder& decoder) {
+  std::vector<at::Tensor> parts;
+  std::vector<int64_t> ids;
+  const auto look_up = [&] {
+    if (ids.empty()) return;
+    at::Tensor tensor = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
+    std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
+    parts.push_back(decoder.embed(tensor));
+    ids.clear();
+  };
+  for (const Run& run : runs) {
+    if (!run.rows.defined()) {
+      ids.insert(ids.end(), run.ids.begin(), run.ids.end());
+      continue;
+    }
+    look_up();
+    parts.push_back(run.rows);
+  }
+  look_up();
+  return join(parts, 0);
+}
+
+/// Of the packed hidden states, those that get logits.
+at::Tensor wanted_rows(const at::Tensor& hidden, std::span<const Run> runs) {
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  int64_t wanted = 0;
+  for (const Run& run : runs) {
+    const int64_t tokens = run.tokens();
+    const int64_t count = run.logits == Logits::all ? tokens : run.logits == Logits::last ? 1 : 0;
+    if (count > 0) parts.push_back(hidden.narrow(0, begin + tokens - count, count));
+    begin += tokens;
+    wanted += count;
+  }
+  if (parts.empty()) return {};
+  return wanted == begin ? hidden : join(parts, 0);
+}
+
+}  // namespace
+
+nn::KvCache TextModel::Impl::make_cache(int64_t slots, int64_t capacity) const {
+  const c10::InferenceMode guard;
+  return with_torch_errors("KV cache", [&] {
+    return nn::KvCache(decoder->cache_shape(slots, capacity), to_scalar_type(dtype), to_torch_device(device));
+  });
+}
+
+at::Tensor TextModel::Impl::forward(std::span<const Run> runs, nn::KvCache& cache) const {
+  if (runs.empty()) return {};
+  const c10::InferenceMode guard;
+  const c10::DeviceGuard device_guard(to_torch_device(device));
+  return with_torch_errors("forward", [&]() -> at::Tensor {
+    std::vector<at::Tensor> positions;
+    std::vector<nn::DecoderRun> shapes;
+    for (const Run& run : runs) {
+      positions.push_back(run.positions);
+      shapes.push_back({.slot = run.slot, .begin = run.begin, .tokens = run.tokens(), .blocks = run.blocks});
+    }
+    const at::Tensor hidden = decoder->forward(packed_rows(runs, *decoder), join(positions, 1), shapes, &cache);
+    const at::Tensor wanted = wanted_rows(hidden, runs);
+    return wanted.defined() ? decoder->logits(wanted) : at::Tensor();
+  });
+}
+
+at::Tensor TextModel::Impl::forward(const Prompt& prompt) const {
+  const c10::InferenceMode guard;
+  const c10::DeviceGuard device_guard(to_torch_device(device));
+  return with_torch_errors("forward", [&] {
+    const nn::DecoderRun whole{.slot = 0, .begin = 0, .tokens = prompt.size(), .blocks = prompt.blocks};
+    const at::Tensor hidden =
+        decoder->forward(rows(prompt.ids, prompt.embeddings), prompt.positions, {&whole, 1}, nullptr);
+    return decoder->logits(hidden);
+  });
+}
+
+}  // namespace oriel

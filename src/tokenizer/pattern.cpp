@@ -1,0 +1,179 @@
+#include "tokenizer/pattern.hpp"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <fmt/format.h>
+#include <pcre2.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "core/error.hpp"
+
+namespace oriel::tokenizer {
+namespace {
+
+// A pattern of a real tokenizer backtracks a few steps a character. This many take a second.
+constexpr uint32_t match_limit = 100'000'000;
+constexpr size_t stack_start = 32 << 10;
+constexpr size_t stack_limit = 16 << 20;
+
+/// What a thread needs to run patterns.
+struct Scratch {
+  Scratch()
+      : data(pcre2_match_data_create_8(1, nullptr)),
+        context(pcre2_match_context_create_8(nullptr)),
+        stack(pcre2_jit_stack_create_8(stack_start, stack_limit, nullptr)) {
+    if (data == nullptr || context == nullptr || stack == nullptr)
+      throw_error(ErrorCode::out_of_memory, "a pattern's stack could not be allocated");
+    pcre2_set_match_limit_8(context, match_limit);
+    pcre2_jit_stack_assign_8(context, nullptr, stack);
+  }
+  ~Scratch() {
+    pcre2_match_data_free_8(data);
+    pcre2_match_context_free_8(context);
+    pcre2_jit_stack_free_8(stack);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  pcre2_match_data_8* data;
+  pcre2_match_context_8* context;
+  pcre2_jit_stack_8* stack;
+  std::vector<uint8_t> classes;
+};
+
+}  // namespace
+
+struct Pattern::Code {
+  explicit Code(pcre2_code_8* given) : code(given) {}
+  ~Code() { pcre2_code_free_8(code); }
+  Code(const Code&) = delete;
+  Code& operator=(const Code&) = delete;
+  pcre2_code_8* code;
+  bool is_native = false;
+};
+
+Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where) {
+  const ParsedPattern parsed = parse_pattern(regex, where);
+  std::vector<std::string> set_syntax;
+  fill_class_table(parsed.sets, set_syntax);
+  std::string syntax;
+  for (const ParsedPattern::Piece& piece : parsed.pieces)
+    syntax += piece.set < 0 ? piece.syntax : set_syntax[static_cast<size_t>(piece.set)];
+
+  int error = 0;
+  size_t offset = 0;
+  pcre2_code_8* code =
+      pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(syntax.data()), syntax.size(),
+                      PCRE2_DOTALL | PCRE2_NEVER_UTF | PCRE2_NO_AUTO_CAPTURE, &error, &offset, nullptr);
+  if (code == nullptr) {
+    std::array<unsigned char, 128> reason{};
+    pcre2_get_error_message_8(error, reason.data(), reason.size());
+    throw_error(ErrorCode::unsupported_model, "{}: expected a pattern that PCRE2 compiles, got: {}", where_,
+                reinterpret_cast<const char*>(reason.data()));
+  }
+  const auto compiled = std::make_shared<Code>(code);
+  compiled->is_native = pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) == 0;
+  code_ = compiled;
+}
+
+/// Numbers the classes, tabulates them, and writes each set as a PCRE2 set of classes.
+void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax) {
+  // Between two neighbouring bounds of any sets all characters are alike.
+  struct Bound {
+    uint32_t at;
+    uint32_t set;
+  };
+  std::vector<Bound> bounds;
+  for (uint32_t set = 0; set < sets.size(); ++set) {
+    for (const CodePointSet::Range& range : sets[set].ranges()) {
+      bounds.push_back({range.first, set});
+      bounds.push_back({range.last + 1, set});
+    }
+  }
+  std::ranges::sort(bounds, {}, &Bound::at);
+
+  std::vector<bool> inside(sets.size());
+  std::map<std::vector<bool>, uint8_t> classes;
+  std::vector<uint8_t> class_of(code_point_count);
+  size_t next = 0;
+  for (uint32_t begin = 0; begin < code_point_count;) {
+    for (; next < bounds.size() && bounds[next].at == begin; ++next)
+      inside[bounds[next].set] = !inside[bounds[next].set];
+    const uint32_t end = next < bounds.size() ? bounds[next].at : code_point_count;
+    const auto [place, is_new] = classes.emplace(inside, static_cast<uint8_t>(classes.size()));
+    if (is_new && classes.size() > 256)
+      throw_error(ErrorCode::unsupported_model, "{}: expected at most 256 kinds of characters, got more", where_);
+    std::fill(class_of.begin() + begin, class_of.begin() + end, place->second);
+    begin = end;
+  }
+
+  std::map<std::string, uint16_t> known;
+  for (uint32_t begin = 0; begin < code_point_count; begin += 256) {
+    std::string block(class_of.begin() + begin, class_of.begin() + begin + 256);
+    const auto [place, is_new] = known.emplace(std::move(block), static_cast<uint16_t>(known.size()));
+    if (is_new) blocks_.insert(blocks_.end(), place->first.begin(), place->first.end());
+    block_of_.push_back(place->second);
+  }
+
+  set_syntax.assign(sets.size(), "[");
+  for (const auto& [members, number] : classes)
+    for (size_t set = 0; set < sets.size(); ++set)
+      if (members[set]) set_syntax[set] += fmt::format("\\x{:02x}", number);
+  for (std::string& syntax : set_syntax) syntax = syntax == "[" ? "(?!)" : syntax + "]";
+}
+
+void Pattern::to_classes(std::string_view text, std::vector<uint8_t>& classes) const {
+  classes.resize(text.size());
+  size_t count = 0;
+  const uint8_t* ascii = &blocks_[static_cast<size_t>(block_of_[0]) * 256];
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte < 0x80) {
+      classes[count++] = ascii[byte];
+      ++i;
+    } else {
+      classes[count++] = class_of(next_code_point(text, i));
+    }
+  }
+  classes.resize(count);
+}
+
+void Pattern::find_all(std::string_view text, std::vector<Match>& matches) const {
+  thread_local Scratch scratch;
+  matches.clear();
+  to_classes(text, scratch.classes);
+  const std::vector<uint8_t>& classes = scratch.classes;
+  const size_t* bounds = pcre2_get_ovector_pointer_8(scratch.data);
+  const auto run = code_->is_native ? pcre2_jit_match_8 : pcre2_match_8;
+
+  // Characters advance together with the bytes that they come from.
+  size_t character = 0;
+  size_t byte = 0;
+  const auto byte_at = [&](size_t target) {
+    for (; character < target; ++character) byte += utf8_length(text[byte]);
+    return byte;
+  };
+  size_t from = 0;
+  size_t last_end = 0;
+  bool any = false;
+  while (from <= classes.size()) {
+    const int found =
+        run(code_->code, classes.data(), classes.size(), from, PCRE2_NO_UTF_CHECK, scratch.data, scratch.context);
+    if (found == PCRE2_ERROR_NOMATCH) return;
+    if (found < 0)
+      throw_error(ErrorCode::limit_exceeded, "{}: the pattern backtracks without end in this text", where_);
+    // Oniguruma's iteration: no empty match where the last one ended.
+    if (bounds[0] == bounds[1] && any && last_end == bounds[0]) {
+      ++from;
+      continue;
+    }
+    const size_t begin = byte_at(bounds[0]);
+    matches.push_back({begin, byte_at(bounds[1])});
+    from = last_end = bounds[1];
+    any = true;
+  }
+}
+
+}  // namespace oriel::tokenizer

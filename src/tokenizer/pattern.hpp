@@ -1,0 +1,55 @@
+#pragma once
+// Regular expressions of tokenizer.json: Oniguruma's syntax and Unicode 16's characters, run by PCRE2.
+//
+// A pattern sees a character only through the sets and letters that it names, so characters that no set tells apart are
+// one class. There are a few dozen classes: text becomes one byte a character, its class, and PCRE2 runs a pattern over
+// such bytes with plain 256-bit sets. Neither PCRE2's Unicode tables nor its UTF-8 take part.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/unicode.hpp"
+
+namespace oriel::tokenizer {
+
+/// A pattern as written, taken apart: PCRE2's syntax with the sets left out.
+struct ParsedPattern {
+  struct Piece {
+    std::string syntax;  ///< copied as it is; empty for a set
+    int set = -1;        ///< index into sets
+  };
+  std::vector<Piece> pieces;
+  std::vector<CodePointSet> sets;
+};
+/// Throws unsupported_model, beginning with `where`, for what is not understood.
+[[nodiscard]] ParsedPattern parse_pattern(std::string_view regex, std::string_view where);
+
+/// A compiled pattern. Immutable; safe from many threads.
+class Pattern {
+ public:
+  Pattern(std::string_view regex, std::string_view where);
+
+  struct Match {
+    size_t begin;
+    size_t end;
+  };
+  /// All matches from left to right, in bytes of `text`. Throws limit_exceeded if the pattern backtracks without end.
+  void find_all(std::string_view text, std::vector<Match>& matches) const;
+
+ private:
+  struct Code;
+  [[nodiscard]] uint8_t class_of(uint32_t code_point) const {
+    return blocks_[static_cast<size_t>(block_of_[code_point >> 8]) * 256 + (code_point & 255)];
+  }
+  void fill_class_table(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax);
+  void to_classes(std::string_view text, std::vector<uint8_t>& classes) const;
+
+  std::string where_;
+  std::vector<uint16_t> block_of_;  // of each 256 code points
+  std::vector<uint8_t> blocks_;     // classes of each distinct block
+  std::shared_ptr<const Code> code_;
+};
+
+}  // namespace oriel::tokenizer

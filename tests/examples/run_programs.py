@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Runs the programs that ask models about pictures, on the tiny checkpoints: run_programs.py BUILD/examples REPOSITORY
+
+They say what they were asked to, write what they promise, and refuse in one line what they can't do.
+"""
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+from pathlib import Path
+
+PROGRAMS = Path(sys.argv[1]) if len(sys.argv) > 2 else Path()
+REPOSITORY = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
+FLOWER = REPOSITORY / "assets" / "photos" / "flower.jpg"
+FAMILIES = ["gemma3", "mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl"]
+
+
+def tiny(family):
+    return str(REPOSITORY / "assets" / "tiny" / family)
+
+
+def run(program, *arguments, text=None):
+    # The models are too small for more than one thread.
+    return subprocess.run(
+        [PROGRAMS / program, *map(str, arguments), "--threads", "1"], input=text, capture_output=True, encoding="utf-8", timeout=300
+    )
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape, values)}"""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    tensors = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        code = {"I64": "q", "F32": "f"}[entry["dtype"]]
+        raw = data[8 + length + begin : 8 + length + end]
+        tensors[name] = (entry["dtype"], entry["shape"], struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw))
+    return tensors
+
+
+def read_png(path):
+    """Width, height and RGB bytes of what stb_image_write writes: 8 bits, no interlacing."""
+    data = path.read_bytes()
+    place, packed = 8, b""
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        body = data[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", body[:8])
+        elif kind == b"IDAT":
+            packed += body
+        place += 12 + length
+    raw, rows, above = zlib.decompress(packed), [], bytes(3 * width)
+    for y in range(height):
+        kind, row = raw[y * (3 * width + 1)], bytearray(raw[y * (3 * width + 1) + 1 : (y + 1) * (3 * width + 1)])
+        for i in range(3 * width):
+            left, corner = (row[i - 3], above[i - 3]) if i >= 3 else (0, 0)
+            guess = left + above[i] - corner
+            nearest = min((abs(guess - v), n, v) for n, v in enumerate((left, above[i], corner)))[2]
+            row[i] = (row[i] + (0, left, above[i], (left + above[i]) // 2, nearest)[kind]) % 256
+        rows.append(bytes(row))
+        above = row
+    return width, height, rows
+
+
+class Programs(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def expect(self, result, code=0):
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def test_every_program_has_help(self):
+        for program in ["chat_image", "chat_video", "caption_folder", "ground_objects"]:
+            result = self.expect(run(program, "--help"))
+            for option in ["--model DIR", "--device cpu|cuda[:N]", "--dtype bfloat16|float16|float32", "--threads N"]:
+                self.assertIn(option, result.stdout)
+
+    def test_a_question_is_answered_and_dumped(self):
+        for family in FAMILIES:
+            dump = self.folder / "dump.safetensors"
+            result = self.expect(
+                run("chat_image", "--model", tiny(family), "--image", FLOWER, "--question", "What is this?",
+                    "--max-new-tokens", 12, "--ignore-eos", "--dump", dump, "--prefill-chunk", 50)
+            )  # fmt: skip
+            tensors = read_safetensors(dump)
+            config = json.loads((Path(tiny(family)) / "config.json").read_text())
+            vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
+            (n,) = tensors["prompt_ids"][1]
+            self.assertEqual(
+                {name: (dtype, shape) for name, (dtype, shape, _) in tensors.items()},
+                {
+                    "prompt_ids": ("I64", [n]),
+                    "position_ids": ("I64", [3 if family.startswith("qwen") else 1, n]),
+                    "logits": ("F32", [n, vocabulary]),
+                    "new_ids": ("I64", [12]),
+                    "new_logprobs": ("F32", [12]),
+                },
+            )
+            self.assertLess(max(tensors["prompt_ids"][2]), vocabulary, "placeholders, no ids of embeddings")
+            last = tensors["logits"][2][-vocabulary:]
+            self.assertEqual(tensors["new_ids"][2][0], last.index(max(last)))
+            whole = self.expect(
+                run("chat_image", "--model", tiny(family), "--image", FLOWER, "--question", "What is this?",
+                    "--max-new-tokens", 12, "--ignore-eos")
+            )  # fmt: skip
+            self.assertEqual(result.stdout, whole.stdout, "chunks make no difference")
+
+    def test_a_text_is_placed_as_it_is(self):
+        placeholder = "<|vision_start|><|image_pad|><|vision_end|>"
+        arguments = ["chat_image", "--model", tiny("qwen2_vl"), "--max-new-tokens", 4, "--text"]
+        self.expect(run(*arguments, placeholder + "What?", "--image", FLOWER))
+        self.expect(run(*arguments, "No picture."))
+        for text, images in [("What?", 1), (placeholder + placeholder, 1), (placeholder, 2), (placeholder, 0)]:
+            result = self.expect(run(*arguments, text, *["--image", FLOWER] * images), 1)
+            self.assertRegex(result.stderr, r"^chat_image: .*\b%d\b.*\n$" % images)
+
+    def test_a_bos_in_a_text_is_doubled_with_a_warning(self):
+        dump = self.folder / "dump.safetensors"
+        arguments = ["chat_image", "--model", tiny("gemma3"), "--max-new-tokens", 1, "--dump", dump, "--text"]
+        result = self.expect(run(*arguments, "<bos>Hello"))
+        self.assertRegex(result.stderr, "^warning: --text starts with <bos>")
+        doubled = read_safetensors(dump)["prompt_ids"][2]
+        result = self.expect(run(*arguments, "Hello"))
+        self.assertEqual(result.stderr, "")
+        plain = read_safetensors(dump)["prompt_ids"][2]
+        self.assertEqual(doubled, (plain[0], *plain))
+
+    def test_seeds_decide_draws(self):
+        def ask(seed):
+            return self.expect(
+                run("chat_image", "--model", tiny("pixtral"), "--question", "Tell me.", "--temperature", 1.2, "--seed",
+                    seed, "--max-new-tokens", 16, "--ignore-eos")
+            ).stdout  # fmt: skip
+
+        self.assertEqual(ask(1), ask(1))
+        self.assertNotEqual(ask(1), ask(2))
+
+    def test_a_conversation_reuses_the_cache(self):
+        for family in FAMILIES:
+            result = self.expect(
+                run("chat_image", "--model", tiny(family), "--image", FLOWER, "--max-new-tokens", 6,
+                    text="What is this?\n\nAnd that?\n")
+            )  # fmt: skip
+            told = re.findall(r"^(\d+) tokens of prompt, (\d+) of them reused", result.stderr, re.MULTILINE)
+            self.assertEqual(len(told), 2, result.stderr)
+            (first, reused_first), (_, reused_second) = [(int(prompt), int(reused)) for prompt, reused in told]
+            self.assertEqual(reused_first, 0)
+            self.assertGreaterEqual(reused_second, first - 1, "all of the first turn")
+
+    def test_frames_are_a_video(self):
+        frames = self.folder / "frames"
+        frames.mkdir()
+        for i in range(4):
+            shutil.copy(FLOWER, frames / f"{i}.jpg")
+        dump = self.folder / "dump.safetensors"
+        arguments = ["--frames", frames, "--question", "What happens?", "--max-new-tokens", 8, "--dump", dump]
+        positions = {}
+        for fps in (2, 24):
+            self.expect(run("chat_video", "--model", tiny("qwen2_5_vl"), *arguments, "--fps", fps))
+            positions[fps] = read_safetensors(dump)["position_ids"]
+        self.assertEqual(positions[2][1], positions[24][1])
+        self.assertNotEqual(positions[2][2], positions[24][2], "seconds between frames are positions")
+        result = self.expect(run("chat_video", "--model", tiny("gemma3"), *arguments), 1)
+        self.assertRegex(result.stderr, r"^chat_video: .*video.*\n$")
+        result = self.expect(run("chat_video", "--model", tiny("qwen2_vl"), "--frames", self.folder / "none"), 1)
+        self.assertRegex(result.stderr, r"^chat_video: .*none.*\n$")
+
+    def test_a_folder_is_captioned_and_gone_on_with(self):
+        pictures, out = self.folder / "pictures", self.folder / "out.jsonl"
+        (pictures / "sub").mkdir(parents=True)
+        for name in ["b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg"]:
+            shutil.copy(FLOWER, pictures / name)
+        (pictures / "broken.png").write_text("no picture")
+        (pictures / "notes.txt").write_text("not one either")
+        command = ["caption_folder", "--model", tiny("mistral3"), "--out", out, "--jobs", 2, "--max-new-tokens", 5,
+                   pictures]  # fmt: skip
+        result = self.expect(run(*command))
+        self.assertEqual(result.stdout, f"4 pictures, 4 of them new, 1 without a caption: {out}\n")
+        self.assertRegex(result.stderr, r"^broken.png: .*\n$")
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        self.assertEqual({line["file"] for line in lines}, {"b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg", "broken.png"})
+        self.assertEqual({line["file"] for line in lines if "error" in line}, {"broken.png"})
+        self.assertEqual(len({line["caption"] for line in lines if "caption" in line}), 1)
+        # Killed while it wrote the third line.
+        whole = out.read_text().splitlines(keepends=True)
+        out.write_text("".join(whole[:2]) + whole[2][:15])
+        result = self.expect(run(*command))
+        self.assertIn("4 pictures, 2 of them new", result.stdout)
+        self.assertEqual(sorted(out.read_text().splitlines(keepends=True)), sorted(whole))
+        self.assertIn("4 pictures, 0 of them new", self.expect(run(*command)).stdout)
+
+    def test_boxes_are_drawn_in_the_original_picture(self):
+        out = self.folder / "boxes.png"
+
+        def ground(answer):
+            return self.expect(
+                run("ground_objects", "--model", tiny("qwen2_5_vl"), "--image", FLOWER, "--out", out, "--answer", answer)
+            ).stdout  # fmt: skip
+
+        # The model sees 644 x 420 pixels of a picture of 640 x 427.
+        answer = '```json\n[{"bbox_2d": [161, 105, 322, 210], "label": "bud"}, {"bbox_2d": [0, 0, 9999, 50]}]\n```'
+        self.assertEqual(
+            ground(answer),
+            f"bud: (160, 107) to (320, 214)\n: (0, 0) to (9937, 51)\n2 boxes drawn: {out}\n",
+        )
+        width, height, rows = read_png(out)
+        self.assertEqual((width, height), (640, 427))
+        self.assertEqual(tuple(rows[160][160 * 3 : 160 * 3 + 3]), (230, 25, 75))
+        self.assertNotEqual(tuple(rows[160][240 * 3 : 240 * 3 + 3]), (230, 25, 75))
+        marked = "<|object_ref_start|>bud<|object_ref_end|><|box_start|>(250,250),(500,500)<|box_end|>"
+        self.assertIn("bud: (160, 107) to (320, 214)\n", ground(marked))
+        for nothing in ["", "no boxes", '"bbox_2d"', '{"bbox_2d": [1, 2]}', "<|box_start|>", '{"bbox_2d": [1,2,3,4e99]}']:
+            self.assertEqual(ground(nothing), f"0 boxes drawn: {out}\n")
+
+    def test_what_can_not_be_done_is_one_line(self):
+        for arguments, pattern in [
+            (["--model", tiny("siglip"), "--question", "What?"], "siglip"),
+            (["--model", tiny("gemma3"), "--question", "a", "--text", "b"], "--text"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 10**9], "1000000000"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 0], "max_new_tokens"),
+            (["--model", tiny("gemma3"), "--question", "a", "--temperature", -1], "temperature"),
+            (["--model", tiny("gemma3"), "--question", "a", "--prefill-chunk", 0], "prefill_chunk"),
+            (["--model", tiny("gemma3"), "--question", "a", "--image", "none.jpg"], "none.jpg"),
+            (["--model", tiny("gemma3"), "--dump", "x"], "--dump"),
+        ]:
+            result = self.expect(run("chat_image", *arguments, text=""), 1)
+            self.assertRegex(result.stderr, rf"^chat_image: .*{pattern}.*\n$")
+            self.assertEqual(result.stdout, "")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -1,0 +1,106 @@
+#include "tokenizer/pattern.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/expect_error.hpp"
+#include "core/json.hpp"
+
+namespace oriel::tokenizer {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+std::vector<std::string> matches(std::string_view regex, std::string_view text) {
+  std::vector<Pattern::Match> found;
+  Pattern(regex, "here").find_all(text, found);
+  std::vector<std::string> result;
+  for (const Pattern::Match& match : found) result.emplace_back(text.substr(match.begin, match.end - match.begin));
+  return result;
+}
+
+TEST(Pattern, FindsAllMatchesFromLeftToRight) {
+  EXPECT_THAT(matches("ab|c", "xabcab"), ElementsAre("ab", "c", "ab"));
+  EXPECT_THAT(matches("[a-c]+", "é abc d cab"), ElementsAre("abc", "cab"));
+  EXPECT_THAT(matches("x*", "axx"), ElementsAre("", "xx"));
+  EXPECT_THAT(matches("a", ""), IsEmpty());
+}
+
+TEST(Pattern, RepeatsAsOftenAsItSays) {
+  EXPECT_THAT(matches(R"(\p{N}{1,3})", "12345"), ElementsAre("123", "45"));
+  EXPECT_THAT(matches("a{2}", "aaaaa"), ElementsAre("aa", "aa"));
+  EXPECT_THAT(matches("a{,2}b", "aaab"), ElementsAre("aab"));
+  EXPECT_THAT(matches("a{2,}", "a aaaa"), ElementsAre("aaaa"));
+  EXPECT_THAT(matches("a+?", "aa"), ElementsAre("a", "a"));
+  EXPECT_THAT(matches("a{b", "a{b"), ElementsAre("a{b"));
+}
+
+TEST(Pattern, LooksAround) {
+  EXPECT_THAT(matches(R"(\s+(?!\S)|\s+)", "a  b "), ElementsAre(" ", " ", " "));
+  EXPECT_THAT(matches("(?<=a)b(?=c)", "abc bc ab"), ElementsAre("b"));
+  EXPECT_THAT(matches("(?<!a)b", "ab b"), ElementsAre("b"));
+}
+
+/// Facts of the `tokenizers` package, whose characters are those of Unicode 16.
+TEST(Pattern, KnowsTheCharactersOfUnicode16) {
+  EXPECT_THAT(matches(R"(\p{L}+)", "9 \U00010D4A\U0001DF00 \u1C89\uA7CB"),
+              ElementsAre("\U00010D4A\U0001DF00", "\u1C89\uA7CB"));
+  EXPECT_THAT(matches(R"(\s)", "\u180e\u200b\ufeff\x1c\x1f \u0085\u00a0\u3000"),
+              ElementsAre(" ", "\u0085", "\u00a0", "\u3000"));
+  EXPECT_THAT(matches(R"(\d+)", "1\u0663\u00bd\u2167"), ElementsAre("1\u0663"));
+  EXPECT_THAT(matches(R"(\w+)", "\u200cA\u24b6\u2160 \u203f\U0001f130"),
+              ElementsAre("A\u24b6\u2160", "\u203f\U0001f130"));
+  EXPECT_THAT(matches(R"(\w+)", "x\u00b2\u00bd\u2070"), ElementsAre("x\u00b2\u00bd"));
+  EXPECT_THAT(matches(R"([^\P{Lu}])", "aB\u01c5"), ElementsAre("B"));
+}
+
+TEST(Pattern, IgnoresCaseWhereItIsTold) {
+  EXPECT_THAT(matches("(?i:'s|'t)", "'S 't '\u017f 'x"), ElementsAre("'S", "'t", "'\u017f"));
+  EXPECT_THAT(matches("(?i:a)a", "AA Aa aa"), ElementsAre("Aa", "aa"));
+  EXPECT_THAT(matches("(?i:[k-l])", "K\u212al"), ElementsAre("K", "\u212a", "l"));
+}
+
+TEST(Pattern, SetsHoldRangesEscapesAndDashes) {
+  EXPECT_THAT(matches(R"([\-\]x])", "-]xa"), ElementsAre("-", "]", "x"));
+  EXPECT_THAT(matches(R"([+-])", "+-,"), ElementsAre("+", "-"));
+  EXPECT_THAT(matches(R"([\x41-\x{43}\u0044])", "ABCDE"), ElementsAre("A", "B", "C", "D"));
+  EXPECT_THAT(matches(R"([^\s\S])", "a b"), IsEmpty());
+  EXPECT_THAT(matches("[\u4e00-\u9fa5]+", "a\u4f60\u597d"), ElementsAre("\u4f60\u597d"));
+}
+
+TEST(Pattern, RefusesWhatOnigurumaReadsOtherwise) {
+  const auto refused = [](std::string_view regex, const std::string& what) {
+    expect_error(ErrorCode::unsupported_model,
+                 "here: expected a pattern that oriel understands, got " + what + " in " + quote_json(regex),
+                 [&] { Pattern(regex, "here"); });
+  };
+  refused("^a", "an anchor");
+  refused("a**", "a repetition of a repetition");
+  refused("*a", "a repetition of nothing");
+  refused("(a", "a group without its end");
+  refused("a)", "a ) without its (");
+  refused("(?<name>a)", "the group \"(?<n\"");
+  refused("(?m:a)", "the group \"(?m:\"");
+  refused("a{1001}", "a repetition of more than 1000");
+  refused("[a[b]]", "a set inside a set");
+  refused("[]", "an empty set");
+  refused("[b-a]", "a range without order");
+  refused("[ab", "an end too early");
+  refused("(?i:\u00e9)", "characters beyond ASCII where case is ignored");
+  refused("\\p{Han}", "the property \"Han\"");
+  EXPECT_THROW(Pattern(R"(\bword)", "here"), Error);
+  EXPECT_THROW(Pattern(R"(\1)", "here"), Error);
+  EXPECT_THROW(Pattern("a\\", "here"), Error);
+  EXPECT_THROW(Pattern(std::string(200, '('), "here"), Error);
+}
+
+TEST(Pattern, EndsWhereAPatternBacktracksWithoutEnd) {
+  const Pattern pattern("(?:a|a|aa)+b", "here");
+  std::vector<Pattern::Match> found;
+  expect_error(ErrorCode::limit_exceeded, "here: the pattern backtracks without end in this text",
+               [&] { pattern.find_all(std::string(200, 'a') + "cb", found); });
+}
+
+}  // namespace
+}  // namespace oriel::tokenizer
