@@ -4,6 +4,7 @@
 #include "arch/registry.hpp"
 #include "core/error.hpp"
 #include "core/json.hpp"
+#include "core/memory_errors.hpp"
 #include "text/chat_template.hpp"
 #include "text/placement.hpp"
 
@@ -46,35 +47,41 @@ std::vector<PromptSegment> place_embeddings(const jinja::Text& prompt,
 ChatFormat::ChatFormat(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 ChatFormat ChatFormat::load(const std::filesystem::path& directory) {
-  const arch::ModelFiles files = arch::ModelFiles::read(directory);
-  const arch::Traits traits = arch::make_architecture(files)->traits();
-  if (traits.placeholders.empty())
-    throw_error(ErrorCode::unsupported_model, "{}: {} has no text side, so no prompts", directory.string(),
-                traits.family);
-  return ChatFormat(std::make_shared<const Impl>(Impl{traits.placeholders, text::ChatTemplate::load(files)}));
+  return with_memory_errors(directory.string(), "the chat format was read", [&] {
+    const arch::ModelFiles files = arch::ModelFiles::read(directory);
+    const arch::Traits traits = arch::make_architecture(files)->traits();
+    if (traits.placeholders.empty())
+      throw_error(ErrorCode::unsupported_model, "{}: {} has no text side, so no prompts", directory.string(),
+                  traits.family);
+    return ChatFormat(std::make_shared<const Impl>(Impl{traits.placeholders, text::ChatTemplate::load(files)}));
+  });
 }
 
 std::vector<PromptSegment> ChatFormat::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
-  std::vector<text::Turn> turns;
-  std::vector<MMEmbedding> embeddings;
-  for (const ChatMessage& message : messages) {
-    text::Turn& turn = turns.emplace_back(text::Turn{message.role, {}});
-    for (const auto& part : message.content) {
-      if (const auto* embedding = std::get_if<MMEmbedding>(&part)) {
-        embeddings.push_back(*embedding);
-        turn.content.emplace_back(modality_of(*embedding));
-      } else {
-        turn.content.emplace_back(std::get<std::string>(part));
+  return with_memory_errors("messages", "they were rendered", [&] {
+    std::vector<text::Turn> turns;
+    std::vector<MMEmbedding> embeddings;
+    for (const ChatMessage& message : messages) {
+      text::Turn& turn = turns.emplace_back(text::Turn{message.role, {}});
+      for (const auto& part : message.content) {
+        if (const auto* embedding = std::get_if<MMEmbedding>(&part)) {
+          embeddings.push_back(*embedding);
+          turn.content.emplace_back(modality_of(*embedding));
+        } else {
+          turn.content.emplace_back(std::get<std::string>(part));
+        }
       }
     }
-  }
-  const jinja::Text prompt = impl_->chat_template.render(turns, options.add_generation_prompt);
-  return place_embeddings(prompt, impl_->placeholders, embeddings, "the prompt of the chat template");
+    const jinja::Text prompt = impl_->chat_template.render(turns, options.add_generation_prompt);
+    return place_embeddings(prompt, impl_->placeholders, embeddings, "the prompt of the chat template");
+  });
 }
 
 std::vector<PromptSegment> ChatFormat::place(std::string_view text, std::span<const MMEmbedding> embeddings) const {
-  if (!is_utf8(text)) throw_error(ErrorCode::invalid_argument, "text: expected UTF-8");
-  return place_embeddings(jinja::Text(std::string(text)), impl_->placeholders, embeddings, "text");
+  return with_memory_errors("text", "pictures were placed in it", [&] {
+    if (!is_utf8(text)) throw_error(ErrorCode::invalid_argument, "text: expected UTF-8");
+    return place_embeddings(jinja::Text(std::string(text)), impl_->placeholders, embeddings, "text");
+  });
 }
 
 }  // namespace oriel

@@ -8,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "core/json.hpp"
+#include "core/memory_errors.hpp"
 #include "tokenizer/unicode.hpp"
 #include "tokenizer_files.hpp"
 
@@ -140,94 +141,107 @@ Encoding encode_prompt(const TokenizerFiles& files, const Prompt& prompt, bool a
 Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
-  return Tokenizer(std::make_shared<const Impl>(Impl{.files = read_tokenizer_files(directory)}));
+  return with_memory_errors(directory.string(), "the tokenizer was read", [&] {
+    return Tokenizer(std::make_shared<const Impl>(Impl{.files = read_tokenizer_files(directory)}));
+  });
 }
 
 std::vector<int64_t> Tokenizer::encode(std::string_view text, const TokenizeOptions& options) const {
-  check_text(text, "text");
-  const auto embeddings = by_alias(options.embeddings);
-  std::set<const MMEmbedding*> used;
-  const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
-  check_all_used(embeddings, used, "text");
-  return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+  return with_memory_errors("text", "it was encoded", [&] {
+    check_text(text, "text");
+    const auto embeddings = by_alias(options.embeddings);
+    std::set<const MMEmbedding*> used;
+    const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
+    check_all_used(embeddings, used, "text");
+    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+  });
 }
 
 Encoding Tokenizer::encode_with_offsets(std::string_view text, const TokenizeOptions& options) const {
-  check_text(text, "text");
-  const auto embeddings = by_alias(options.embeddings);
-  std::set<const MMEmbedding*> used;
-  const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
-  check_all_used(embeddings, used, "text");
-  return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true);
+  return with_memory_errors("text", "it was encoded", [&] {
+    check_text(text, "text");
+    const auto embeddings = by_alias(options.embeddings);
+    std::set<const MMEmbedding*> used;
+    const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
+    check_all_used(embeddings, used, "text");
+    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true);
+  });
 }
 
 std::vector<int64_t> Tokenizer::encode(std::span<const PromptSegment> segments, const TokenizeOptions& options) const {
-  if (!options.embeddings.empty())
-    throw_error(ErrorCode::invalid_argument, "embeddings: expected none beside segments, got {}",
-                options.embeddings.size());
-  if (!options.special_tokens)
-    throw_error(ErrorCode::invalid_argument, "special_tokens: expected true beside segments, which say it, got false");
-  std::string text;
-  Prompt prompt;
-  for (const PromptSegment& segment : segments) {
-    if (const auto* embedding = std::get_if<MMEmbedding>(&segment)) {
-      prompt.embeddings.push_back({text.size(), text.size(), embedding});
-      continue;
+  return with_memory_errors("segments", "they were encoded", [&] {
+    if (!options.embeddings.empty())
+      throw_error(ErrorCode::invalid_argument, "embeddings: expected none beside segments, got {}",
+                  options.embeddings.size());
+    if (!options.special_tokens)
+      throw_error(ErrorCode::invalid_argument,
+                  "special_tokens: expected true beside segments, which say it, got false");
+    std::string text;
+    Prompt prompt;
+    for (const PromptSegment& segment : segments) {
+      if (const auto* embedding = std::get_if<MMEmbedding>(&segment)) {
+        prompt.embeddings.push_back({text.size(), text.size(), embedding});
+        continue;
+      }
+      const auto& [content, special_tokens] = std::get<TextSegment>(segment);
+      check_text(content, "segments");
+      const size_t begin = text.size();
+      text += content;
+      if (special_tokens || content.empty()) continue;
+      const Span stretch{static_cast<uint32_t>(begin), static_cast<uint32_t>(text.size())};
+      // Neighbouring plain texts are one, so that cutting a text changes nothing.
+      if (!prompt.plain.empty() && prompt.plain.back().end == stretch.begin) {
+        prompt.plain.back().end = stretch.end;
+      } else {
+        prompt.plain.push_back(stretch);
+      }
     }
-    const auto& [content, special_tokens] = std::get<TextSegment>(segment);
-    check_text(content, "segments");
-    const size_t begin = text.size();
-    text += content;
-    if (special_tokens || content.empty()) continue;
-    const Span stretch{static_cast<uint32_t>(begin), static_cast<uint32_t>(text.size())};
-    // Neighbouring plain texts are one, so that cutting a text changes nothing.
-    if (!prompt.plain.empty() && prompt.plain.back().end == stretch.begin) {
-      prompt.plain.back().end = stretch.end;
-    } else {
-      prompt.plain.push_back(stretch);
-    }
-  }
-  check_text(text, "segments");
-  prompt.text = text;
-  return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+    check_text(text, "segments");
+    prompt.text = text;
+    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+  });
 }
 
 BatchEncoding Tokenizer::encode_batch(std::span<const std::string> texts, const TokenizeOptions& options) const {
-  const auto embeddings = by_alias(options.embeddings);
-  std::set<const MMEmbedding*> used;
-  std::vector<Encoding> rows;
-  size_t longest = 0;
-  for (const std::string& text : texts) {
-    check_text(text, "texts");
-    const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
-    rows.push_back(encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true));
-    longest = std::max(longest, rows.back().ids.size());
-  }
-  check_all_used(embeddings, used, "texts");
+  return with_memory_errors("texts", "they were encoded", [&] {
+    const auto embeddings = by_alias(options.embeddings);
+    std::set<const MMEmbedding*> used;
+    std::vector<Encoding> rows;
+    size_t longest = 0;
+    for (const std::string& text : texts) {
+      check_text(text, "texts");
+      const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
+      rows.push_back(encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true));
+      longest = std::max(longest, rows.back().ids.size());
+    }
+    check_all_used(embeddings, used, "texts");
 
-  const auto pad = pad_id() ? pad_id() : eos_id();
-  BatchEncoding result;
-  std::vector<int64_t> ids;
-  for (Encoding& row : rows) {
-    const size_t padding = longest - row.ids.size();
-    if (padding > 0 && !pad)
-      throw_error(ErrorCode::unavailable,
-                  "texts: expected one length, since the tokenizer has neither a pad nor an eos token, got {} and {}",
-                  row.ids.size(), longest);
-    ids.insert(ids.end(), padding, pad.value_or(0));
-    ids.insert(ids.end(), row.ids.begin(), row.ids.end());
-    result.padding.push_back(static_cast<int64_t>(padding));
-    result.offsets.push_back(std::move(row.offsets));
-  }
-  result.ids = Tensor::copy_of(ids, {static_cast<int64_t>(rows.size()), static_cast<int64_t>(longest)});
-  return result;
+    const auto pad = pad_id() ? pad_id() : eos_id();
+    BatchEncoding result;
+    std::vector<int64_t> ids;
+    for (Encoding& row : rows) {
+      const size_t padding = longest - row.ids.size();
+      if (padding > 0 && !pad)
+        throw_error(ErrorCode::unavailable,
+                    "texts: expected one length, since the tokenizer has neither a pad nor an eos token, got {} and {}",
+                    row.ids.size(), longest);
+      ids.insert(ids.end(), padding, pad.value_or(0));
+      ids.insert(ids.end(), row.ids.begin(), row.ids.end());
+      result.padding.push_back(static_cast<int64_t>(padding));
+      result.offsets.push_back(std::move(row.offsets));
+    }
+    result.ids = Tensor::copy_of(ids, {static_cast<int64_t>(rows.size()), static_cast<int64_t>(longest)});
+    return result;
+  });
 }
 
 std::string Tokenizer::decode(std::span<const int64_t> ids, const DecodeOptions& options) const {
-  TextStream stream(*this, options);
-  std::string text;
-  for (const int64_t id : ids) text += stream.push(id);
-  return text + stream.finish();
+  return with_memory_errors("ids", "they were decoded", [&] {
+    TextStream stream(*this, options);
+    std::string text;
+    for (const int64_t id : ids) text += stream.push(id);
+    return text + stream.finish();
+  });
 }
 
 int64_t Tokenizer::vocabulary_size() const noexcept { return impl_->files.pipeline.vocabulary_size(); }
@@ -235,8 +249,10 @@ int64_t Tokenizer::vocabulary_size() const noexcept { return impl_->files.pipeli
 std::optional<int64_t> Tokenizer::token_id(std::string_view token) const { return impl_->files.pipeline.id(token); }
 
 std::optional<std::string> Tokenizer::token(int64_t id) const {
-  const auto token = impl_->files.pipeline.token(id);
-  return token ? std::optional(std::string(*token)) : std::nullopt;
+  return with_memory_errors("id", "its token was copied", [&] {
+    const auto token = impl_->files.pipeline.token(id);
+    return token ? std::optional(std::string(*token)) : std::nullopt;
+  });
 }
 
 bool Tokenizer::is_special(int64_t id) const noexcept { return impl_->files.pipeline.is_special(id); }
@@ -252,19 +268,25 @@ struct TextStream::Impl {
 };
 
 TextStream::TextStream(Tokenizer vocabulary, const DecodeOptions& options) {
-  const tokenizer::Decoder& decoder = vocabulary.impl_->files.pipeline.decoder();
-  impl_ = std::make_unique<Impl>(Impl{std::move(vocabulary), options, tokenizer::DecoderStream(decoder)});
+  with_memory_errors("stream", "it was made", [&] {
+    const tokenizer::Decoder& decoder = vocabulary.impl_->files.pipeline.decoder();
+    impl_ = std::make_unique<Impl>(Impl{std::move(vocabulary), options, tokenizer::DecoderStream(decoder)});
+  });
 }
 TextStream::TextStream(TextStream&&) noexcept = default;
 TextStream& TextStream::operator=(TextStream&&) noexcept = default;
 TextStream::~TextStream() = default;
 
 std::string TextStream::push(int64_t id) {
-  const tokenizer::Pipeline& pipeline = impl_->vocabulary.impl_->files.pipeline;
-  const auto token = pipeline.decoded_token(id, impl_->options.skip_special_tokens);
-  return token ? impl_->stream.push(*token) : std::string();
+  return with_memory_errors("id", "it was decoded", [&] {
+    const tokenizer::Pipeline& pipeline = impl_->vocabulary.impl_->files.pipeline;
+    const auto token = pipeline.decoded_token(id, impl_->options.skip_special_tokens);
+    return token ? impl_->stream.push(*token) : std::string();
+  });
 }
 
-std::string TextStream::finish() { return impl_->stream.finish(); }
+std::string TextStream::finish() {
+  return with_memory_errors("stream", "it was finished", [&] { return impl_->stream.finish(); });
+}
 
 }  // namespace oriel

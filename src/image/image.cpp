@@ -4,13 +4,13 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "core/memory_errors.hpp"
 #include "image/alpha.hpp"
 #include "image/decode.hpp"
 #include "image/orient.hpp"
@@ -22,15 +22,7 @@ image::Bytes as_bytes(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
 }
 
-/// Turns a failed allocation into oriel's own error, which names the picture.
-template <typename Function>
-auto with_memory_errors(const std::string& name, Function&& function) {
-  try {
-    return function();
-  } catch (const std::bad_alloc&) {
-    throw_error(ErrorCode::out_of_memory, "{}: memory ran out while the picture was read", name);
-  }
-}
+constexpr const char* reading = "the picture was read";
 
 struct CloseFile {
   void operator()(std::FILE* file) const { std::fclose(file); }
@@ -77,11 +69,11 @@ Image::Image(Size size, std::shared_ptr<const uint8_t[]> rgb, std::string name)
 
 Image Image::open(const std::filesystem::path& path, const ImageOptions& options) {
   const std::string name = path.string();
-  return with_memory_errors(name, [&] { return decode(read_file(path, options.limits), options, name); });
+  return with_memory_errors(name, reading, [&] { return decode(read_file(path, options.limits), options, name); });
 }
 
 Image Image::decode(std::span<const std::byte> bytes, const ImageOptions& options, const std::string& name) {
-  return with_memory_errors(name, [&] {
+  return with_memory_errors(name, reading, [&] {
     const image::Bytes file = as_bytes(bytes);
     const ImageInfo info = image::read_header(file, options.limits, name);
     const bool keep_alpha = options.alpha.kind == AlphaPolicy::Kind::composite;
@@ -108,7 +100,7 @@ Image Image::from_pixels(const PixelView& view, const ImageOptions& options, con
                 "{}: expected a stride of at least {} bytes either way ({} pixels of {} channels), got {}", name,
                 row_bytes, view.size.width, view.channels, stride);
   }
-  return with_memory_errors(name, [&] {
+  return with_memory_errors(name, reading, [&] {
     image::Pixels pixels = image::Pixels::allocate(view.size, 3);
     for (int64_t y = 0; y < view.size.height; ++y) {
       image::to_rgb(view.data + y * stride, view.size.width, view.channels, options.alpha, pixels.row(y));
@@ -119,11 +111,11 @@ Image Image::from_pixels(const PixelView& view, const ImageOptions& options, con
 
 ImageInfo Image::probe(const std::filesystem::path& path, const ImageLimits& limits) {
   const std::string name = path.string();
-  return with_memory_errors(name, [&] { return probe(read_file(path, limits), limits, name); });
+  return with_memory_errors(name, reading, [&] { return probe(read_file(path, limits), limits, name); });
 }
 
 ImageInfo Image::probe(std::span<const std::byte> bytes, const ImageLimits& limits, const std::string& name) {
-  return with_memory_errors(name, [&] { return image::read_header(as_bytes(bytes), limits, name); });
+  return with_memory_errors(name, reading, [&] { return image::read_header(as_bytes(bytes), limits, name); });
 }
 
 std::span<const uint8_t> Image::rgb() const noexcept {

@@ -55,6 +55,7 @@ Value tojson(Run& run, const Value& value, const Arguments& arguments) {
 /// Items, or their `attribute`, which may be a path such as "function.name".
 std::vector<Value> items_or_attributes(Run& run, const Value& value, const Value* attribute) {
   const ListPointer items = items_of(run, value);
+  run.take_steps(items->items.size());
   if (attribute == nullptr || attribute->is<None>()) return items->items;
   std::vector<Value> found;
   const std::string path = to_text(run, *attribute).bytes();

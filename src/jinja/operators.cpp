@@ -117,7 +117,7 @@ Value calculate_numbers(Run& run, std::string_view sign, double a, double b) {
 Value repeat(Run& run, const Text& text, int64_t count) {
   const size_t times = count > 0 && !text.empty() ? static_cast<size_t>(count) : 0;
   if (times > Run::most_bytes) run.take_bytes(times);
-  run.take_bytes(times * text.size());
+  run.take_bytes(times * text.cost());
   Text repeated;
   for (size_t i = 0; i < times; ++i) repeated.append(text);
   return Value(std::move(repeated));
@@ -178,7 +178,7 @@ Value item_of(Run& run, const Value& value, const Value& key) {
 Value slice_of(Run& run, const Value& value, const Value* begin, const Value* end, const Value* step) {
   expect_defined(run, value);
   if (const Text* text = value.text()) {
-    run.take_bytes(text->size());
+    run.take_bytes(text->cost());
     const std::string& bytes = text->bytes();
     const Slice slice = resolve(run, static_cast<int64_t>(count_characters(bytes)), begin, end, step);
     if (slice.step == 1) {

@@ -128,7 +128,7 @@ void Interpreter::bind(const std::vector<std::string>& targets, const Value& val
 
 void Interpreter::print(const Value& value, Text& out) {
   if (const Text* text = value.text()) {
-    run_.take_bytes(text->size());
+    run_.take_bytes(text->cost());
     return out.append(*text);
   }
   out.append(to_text(run_, value));

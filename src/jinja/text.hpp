@@ -23,6 +23,8 @@ class Text {
   [[nodiscard]] size_t size() const { return bytes_.size(); }
   [[nodiscard]] bool empty() const { return bytes_.empty(); }
   [[nodiscard]] bool any_foreign() const { return !foreign_.empty(); }
+  /// Bytes that a copy takes, about: each foreign stretch becomes a piece of its own in the end.
+  [[nodiscard]] size_t cost() const { return bytes_.size() + 128 * foreign_.size(); }
   /// The text cut where its origin changes. The views live as long as this text.
   [[nodiscard]] std::vector<Run> runs() const;
 

@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 14> other_methods = {
 constexpr size_t cost_of_a_piece = 128;  // about what a short text costs as a value of its own
 
 std::vector<Value> split_at_whitespace(Run& run, const Text& text, int64_t most) {
-  run.take_bytes(text.size());
+  run.take_bytes(text.cost());
   const std::string_view bytes = text.bytes();
   std::vector<Value> pieces;
   size_t at = leading_whitespace(bytes);
@@ -37,6 +37,7 @@ std::vector<Value> split_at_whitespace(Run& run, const Text& text, int64_t most)
 
 std::vector<Value> split(Run& run, const Text& text, const std::string& separator, int64_t most) {
   if (separator.empty()) run.fail(ErrorCode::malformed_model, "split: expected a separator, got an empty str");
+  run.take_bytes(text.cost());
   std::vector<Value> pieces;
   size_t at = 0;
   while (most < 0 || static_cast<int64_t>(pieces.size()) < most) {
@@ -53,6 +54,7 @@ std::vector<Value> split(Run& run, const Text& text, const std::string& separato
 /// From the right: only used to take a few pieces off the end.
 std::vector<Value> split_from_right(Run& run, const Text& text, const std::string& separator, int64_t most) {
   if (separator.empty()) run.fail(ErrorCode::malformed_model, "rsplit: expected a separator, got an empty str");
+  run.take_bytes(text.cost());
   std::vector<Value> pieces;
   size_t end = text.size();
   while (most < 0 || static_cast<int64_t>(pieces.size()) < most) {
@@ -87,6 +89,7 @@ bool starts_or_ends(Run& run, std::string_view name, const Text& self, const Arg
     run.fail(ErrorCode::unsupported_model, "{}: expected one argument, got {}", name, arguments.values.size());
   const std::vector<Value> all =
       wanted->list() != nullptr && wanted->list()->tuple ? wanted->list()->items : std::vector{*wanted};
+  run.take_steps(all.size());
   return std::ranges::any_of(all, [&](const Value& value) {
     const std::string& affix = expect_text(run, value, name).bytes();
     run.take_bytes(affix.size());
@@ -138,7 +141,7 @@ Value call_text_method(Run& run, std::string_view name, const Text& self, const 
 
 Text strip(Run& run, const Text& text, const std::string* characters, bool left, bool right) {
   const std::string_view bytes = text.bytes();
-  run.take_bytes(text.size());
+  run.take_bytes(text.cost());
   if (characters == nullptr) {
     const size_t begin = left ? leading_whitespace(bytes) : 0;
     return text.slice(begin, std::max(begin, bytes.size() - (right ? trailing_whitespace(bytes) : 0)));
@@ -167,19 +170,19 @@ Text replace(Run& run, const Text& text, const Text& old, const Text& replacemen
   for (int64_t count = 0; most < 0 || count < most; ++count) {
     const size_t found = find_text(run, text.bytes(), old.bytes(), at);
     if (found == std::string::npos) break;
-    run.take_bytes(replacement.size() + 16);
+    run.take_bytes(replacement.cost() + cost_of_a_piece);
     result.append(text.slice(at, found));
     result.append(replacement);
     at = found + old.size();
   }
-  run.take_bytes(text.size());
+  run.take_bytes(text.cost());
   result.append(text.slice(at, text.size()));
   return result;
 }
 
 // A changed letter is one byte as before, so that origins stay in place.
 Text with_case(Run& run, const Text& text, Case wanted) {
-  run.take_bytes(text.size());
+  run.take_bytes(text.cost());
   if (!std::ranges::all_of(text.bytes(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
     run.fail(ErrorCode::unsupported_model, "upper and lower case of letters beyond ASCII are not supported");
   Text result;
@@ -200,8 +203,9 @@ Text with_case(Run& run, const Text& text, Case wanted) {
 
 Text join(Run& run, const std::vector<Value>& items, const Text& between) {
   Text result;
+  run.take_steps(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
-    run.take_bytes(between.size());
+    run.take_bytes(between.cost());
     if (i > 0) result.append(between);
     result.append(to_text(run, items[i]));
   }

@@ -223,8 +223,12 @@ bool equal(Run& run, const Value& a, const Value& b) {
 
 const Value* find(Run& run, const Dict& dict, std::string_view key) {
   run.take_steps(1 + dict.entries.size() / 16);
-  const auto found = std::ranges::find(dict.entries, key, &std::pair<std::string, Value>::first);
-  return found == dict.entries.end() ? nullptr : &found->second;
+  for (const auto& [name, value] : dict.entries) {
+    if (name.size() != key.size()) continue;
+    run.take_bytes(key.size());
+    if (name == key) return &value;
+  }
+  return nullptr;
 }
 
 bool contains(Run& run, const Value& haystack, const Value& needle) {
@@ -249,7 +253,7 @@ size_t find_text(Run& run, std::string_view text, std::string_view needle, size_
 Text to_text(Run& run, const Value& value) {
   if (value.is_undefined()) return {};
   if (const Text* text = value.text()) {
-    run.take_bytes(text->size());
+    run.take_bytes(text->cost());
     return *text;
   }
   Writer writer(run, /*json=*/false, -1);

@@ -38,17 +38,15 @@ class Placement {
 
   void place_in(std::string_view text) {
     size_t at = 0;
+    // The next placeholder of each kind. One that is far away, or nowhere, is not looked for again at each other one.
+    std::vector<size_t> next;
+    for (const arch::Placeholder& placeholder : placeholders_) next.push_back(text.find(placeholder.token));
     for (;;) {
-      size_t place = std::string_view::npos;
-      size_t kind = 0;
-      for (size_t i = 0; i < placeholders_.size(); ++i) {
-        const size_t found = text.find(placeholders_[i].token, at);
-        if (found >= place) continue;
-        place = found;
-        kind = i;
-      }
-      if (place == std::string_view::npos) break;
-      at = place_one(text, at, place, kind);
+      for (size_t i = 0; i < next.size(); ++i)
+        if (next[i] < at) next[i] = text.find(placeholders_[i].token, at);
+      const auto nearest = std::ranges::min_element(next);
+      if (nearest == next.end() || *nearest == std::string_view::npos) break;
+      at = place_one(text, at, *nearest, static_cast<size_t>(nearest - next.begin()));
     }
     add_own(text.substr(at));
   }

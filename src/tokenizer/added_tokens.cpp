@@ -32,8 +32,9 @@ bool is_single_word(std::string_view text, size_t begin, size_t end) {
          (end == text.size() || !is_word(character_at(text, end)));
 }
 
-size_t strip_left(std::string_view text, size_t begin) {
-  while (begin > 0) {
+/// `begin` without the white space before it, as far as `done`.
+size_t strip_left(std::string_view text, size_t begin, size_t done) {
+  while (begin > done) {
     const uint32_t before = character_before(text, begin);
     if (!white_space_set().contains(before)) break;
     std::string bytes;
@@ -115,6 +116,9 @@ bool TokenFinder::find(std::string_view text, size_t from, const Accepts& accept
 
 void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary) {
   if (token.content.empty()) return;
+  if (token.content.size() > longest_token)
+    throw_error(ErrorCode::limit_exceeded, "added tokens: expected at most {} bytes, got {}", longest_token,
+                token.content.size());
   const uint32_t* known = by_content_.find(token.content);
   if (known != nullptr) {
     token.id = tokens_[*known].id;
@@ -142,8 +146,11 @@ void AddedTokens::build(const Normalizer& normalizer) {
         raw_.add(token.content, index);
         continue;
       }
-      AlignedText content({token.content, nullptr, 0, true}, false);
+      AlignedText content(token.content, longest_token);
       normalizer.apply(content);
+      if (content.text().size() > longest_token)
+        throw_error(ErrorCode::limit_exceeded, "added tokens: expected at most {} bytes of normalized text, got {}",
+                    longest_token, content.text().size());
       normalized_.add(content.text(), index);
       token.decoded = content.text();
       has_normalized_ = true;
@@ -161,14 +168,16 @@ void AddedTokens::split(const TokenFinder& finder, std::string_view text, const 
     return !tokens_[match.index].special || is_plain(match.begin, match.end) != Plain::partly;
   };
   size_t done = 0;
+  size_t blanks_end = 0;  // of the white space behind an earlier match, so that a run of it is walked once
   TokenFinder::Match match{};
   for (size_t from = 0; finder.find(text, from, accepts, match);) {
     from = match.end;
     const AddedToken& token = tokens_[match.index];
     if (token.special && is_plain(match.begin, match.end) == Plain::yes) continue;
     if (token.single_word && !is_single_word(text, match.begin, match.end)) continue;
-    const size_t begin = token.lstrip ? std::max(strip_left(text, match.begin), done) : match.begin;
-    const size_t end = token.rstrip ? strip_right(text, match.end) : match.end;
+    const size_t begin = token.lstrip ? std::max(strip_left(text, match.begin, done), done) : match.begin;
+    if (token.rstrip && match.end > blanks_end) blanks_end = strip_right(text, match.end);
+    const size_t end = token.rstrip ? blanks_end : match.end;
     if (done < begin) parts.push_back({done, begin, nullptr});
     parts.push_back({begin, end, &token});
     done = end;

@@ -62,9 +62,10 @@ struct TokenPart {
 
 class AddedTokens {
  public:
-  /// Adds in the order of `tokenizers`: the id is the vocabulary's, or the next one. Replaces an equal content.
+  /// Adds in the order of `tokenizers`: the id is the vocabulary's, or the next one. Replaces an equal content. Throws
+  /// limit_exceeded for a content of more than 4,096 bytes.
   void add(AddedToken token, const Vocabulary& vocabulary);
-  /// To be called once all are there.
+  /// To be called once all are there. Throws limit_exceeded for a content of more than 4,096 bytes once normalized.
   void build(const Normalizer& normalizer);
 
   /// `plain` are the stretches, in bytes of `text` and sorted, in which no special token is recognised.

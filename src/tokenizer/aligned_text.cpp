@@ -48,6 +48,9 @@ AlignedText::AlignedText(const Piece& piece, bool tracked)
   }
 }
 
+AlignedText::AlignedText(std::string_view text, size_t longest)
+    : text_(text), longest_(longest), begin_(0), tracked_(false), at_start_(true) {}
+
 void AlignedText::replace(const std::vector<Pattern::Match>& matches, std::string_view content) {
   if (matches.empty()) return;
   if (matches.size() * content.size() > longest_)

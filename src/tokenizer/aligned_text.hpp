@@ -37,6 +37,8 @@ class AlignedText {
  public:
   /// A copy. Alignment is kept up to date only if `tracked`.
   AlignedText(const Piece& piece, bool tracked);
+  /// A copy without alignment, into which each replace() may put `longest` bytes.
+  AlignedText(std::string_view text, size_t longest);
 
   [[nodiscard]] const std::string& text() const { return text_; }
   [[nodiscard]] Piece piece() const { return {text_, tracked_ ? alignment_.data() : nullptr, begin_, at_start_}; }

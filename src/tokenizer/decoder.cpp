@@ -129,15 +129,24 @@ DecoderStream::DecoderStream(const Decoder& decoder) : decoder_(&decoder), state
 
 std::string DecoderStream::push(std::string_view token) {
   std::string text;
+  budget_ = budget(token);
   run(0, token, text);
   return text;
 }
 
 std::string DecoderStream::finish() {
   std::string text;
+  budget_ = budget("");
   finish(0, text);
   states_.assign(states_.size(), {});
   return text;
+}
+
+size_t DecoderStream::budget(std::string_view token) const {
+  constexpr size_t most_growth = 16;
+  size_t size = token.size();
+  for (const State& state : states_) size += state.held.size();
+  return most_growth * size + (1 << 20);
 }
 
 void DecoderStream::run(size_t step, std::string_view token, std::string& text) {
@@ -159,15 +168,11 @@ void DecoderStream::run(size_t step, std::string_view token, std::string& text) 
   } else if (const auto* replace = std::get_if<Decoder::Replace>(&kind)) {
     std::vector<Pattern::Match> matches;
     replace->pattern.find_all(token, matches);
-    AlignedText replaced({token, nullptr, 0, true}, false);
-    replaced.replace(matches, replace->content);
-    run(step + 1, replaced.text(), text);
+    run_replaced(step, token, matches, replace->content, text);
   } else if (const auto* metaspace = std::get_if<Decoder::Metaspace>(&kind)) {
     std::vector<Pattern::Match> matches;
     find_literal(token, metaspace->replacement, matches);
-    AlignedText replaced({token, nullptr, 0, true}, false);
-    replaced.replace(matches, is_first && metaspace->drops_first ? "" : " ");
-    run(step + 1, replaced.text(), text);
+    run_replaced(step, token, matches, is_first && metaspace->drops_first ? "" : " ", text);
   } else if (is_text_[step]) {
     run_strip_text(step, token, text);
   } else {
@@ -189,6 +194,19 @@ void DecoderStream::finish(size_t step, std::string& text) {
   }
   if (!rest.empty()) run(step + 1, rest, text);
   finish(step + 1, text);
+}
+
+void DecoderStream::run_replaced(size_t step, std::string_view token, const std::vector<Pattern::Match>& matches,
+                                 std::string_view content, std::string& text) {
+  const size_t added = matches.size() * content.size();
+  if (added > budget_)
+    throw_error(
+        ErrorCode::limit_exceeded,
+        "tokenizer: expected replacements that put at most 16 times its size and 1 MiB into a decoded token, got more");
+  budget_ -= added;
+  AlignedText replaced(token, added);
+  replaced.replace(matches, content);
+  run(step + 1, replaced.text(), text);
 }
 
 void DecoderStream::run_byte_level(size_t step, std::string_view token, std::string& text) {

@@ -6,6 +6,20 @@
 #include "tokenizer/nfc.hpp"
 
 namespace oriel::tokenizer {
+namespace {
+
+// What a step puts into a text at once; real ones put one character.
+constexpr size_t longest_content = 4096;
+
+std::string read_content(const Json& json) {
+  std::string content = json.string();
+  if (content.size() > longest_content)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} bytes, got {}", json.where(), longest_content,
+                content.size());
+  return content;
+}
+
+}  // namespace
 
 TextPattern TextPattern::read(const Json& json) {
   TextPattern result;
@@ -41,9 +55,9 @@ void Normalizer::add(const Json& json) {
   } else if (kind == "NFC") {
     steps_.emplace_back(Compose{});
   } else if (kind == "Replace") {
-    steps_.emplace_back(Replace{TextPattern::read(json["pattern"]), json["content"].string()});
+    steps_.emplace_back(Replace{TextPattern::read(json["pattern"]), read_content(json["content"])});
   } else if (kind == "Prepend") {
-    steps_.emplace_back(Prepend{json["prepend"].string()});
+    steps_.emplace_back(Prepend{read_content(json["prepend"])});
   } else {
     throw_error(ErrorCode::unsupported_model, "{}: expected NFC, Replace, Prepend or Sequence, got {}", json.where(),
                 quote_json(kind));

@@ -25,7 +25,8 @@ class TextPattern {
 /// tokenizer.json's "normalizer": NFC, Replace, Prepend and sequences of them.
 class Normalizer {
  public:
-  /// null and an absent key change nothing. Throws unsupported_model naming any other kind.
+  /// null and an absent key change nothing. Throws unsupported_model naming any other kind, limit_exceeded for too many
+  /// steps and for a step that puts in more than 4,096 bytes.
   [[nodiscard]] static Normalizer read(const Json& json);
 
   /// Whether `text` comes out as it is.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <map>
 
 #include "core/error.hpp"
@@ -13,8 +14,14 @@
 namespace oriel::tokenizer {
 namespace {
 
-// A pattern of a real tokenizer backtracks a few steps a character. This many take a second.
-constexpr uint32_t match_limit = 100'000'000;
+// A pattern of a real tokenizer backtracks a few steps a character. PCRE2 counts them from 0 at each character at which
+// a match may start, so that a text's own sum is kept here: first_limit steps a start are free, for they only take time
+// that grows with the text, and starts that take more are tried again with more, one by one, out of this budget. All of
+// it takes a moment.
+constexpr uint32_t first_limit = 128;
+constexpr uint64_t text_budget = 4'000'000;
+constexpr uint64_t character_budget = 64;
+constexpr uint64_t most_counted = std::numeric_limits<uint32_t>::max();  // that PCRE2 counts
 constexpr size_t stack_start = 32 << 10;
 constexpr size_t stack_limit = 16 << 20;
 
@@ -26,7 +33,6 @@ struct Scratch {
         stack(pcre2_jit_stack_create_8(stack_start, stack_limit, nullptr)) {
     if (data == nullptr || context == nullptr || stack == nullptr)
       throw_error(ErrorCode::out_of_memory, "a pattern's stack could not be allocated");
-    pcre2_set_match_limit_8(context, match_limit);
     pcre2_jit_stack_assign_8(context, nullptr, stack);
   }
   ~Scratch() {
@@ -46,12 +52,71 @@ struct Scratch {
 }  // namespace
 
 struct Pattern::Code {
-  explicit Code(pcre2_code_8* given) : code(given) {}
+  Code(const std::string& syntax, uint32_t options, std::string_view where) {
+    int error = 0;
+    size_t offset = 0;
+    code = pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(syntax.data()), syntax.size(),
+                           PCRE2_DOTALL | PCRE2_NEVER_UTF | PCRE2_NO_AUTO_CAPTURE | options, &error, &offset, nullptr);
+    if (code == nullptr) {
+      std::array<unsigned char, 128> reason{};
+      pcre2_get_error_message_8(error, reason.data(), reason.size());
+      throw_error(ErrorCode::unsupported_model, "{}: expected a pattern that PCRE2 compiles, got: {}", where,
+                  reinterpret_cast<const char*>(reason.data()));
+    }
+    is_native = pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) == 0;
+  }
   ~Code() { pcre2_code_free_8(code); }
   Code(const Code&) = delete;
   Code& operator=(const Code&) = delete;
-  pcre2_code_8* code;
+
+  /// Where a match is, in the scratch's data: as pcre2_match, with up to `limit` steps a start.
+  int match(const Scratch& scratch, size_t from, uint64_t limit) const {
+    pcre2_set_match_limit_8(scratch.context, static_cast<uint32_t>(limit));
+    const auto run = is_native ? pcre2_jit_match_8 : pcre2_match_8;
+    return run(code, scratch.classes.data(), scratch.classes.size(), from, PCRE2_NO_UTF_CHECK, scratch.data,
+               scratch.context);
+  }
+
+  pcre2_code_8* code = nullptr;
   bool is_native = false;
+};
+
+/// Finds the matches of one text within its budget.
+class Pattern::Search {
+ public:
+  Search(const Pattern& pattern, const Scratch& scratch)
+      : pattern_(pattern), scratch_(scratch), budget_(text_budget + character_budget * scratch.classes.size()) {}
+
+  /// Whether there is a match at or behind `from`; it is in the scratch's data.
+  bool find(size_t from) {
+    const int found = pattern_.code_->match(scratch_, from, first_limit);
+    if (found == PCRE2_ERROR_MATCHLIMIT) return find_slowly(from);
+    return is_match(found);
+  }
+
+ private:
+  bool find_slowly(size_t from) {
+    for (; from <= scratch_.classes.size(); ++from) {
+      int found = pattern_.anchored_->match(scratch_, from, first_limit);
+      for (uint64_t limit = 4 * first_limit; found == PCRE2_ERROR_MATCHLIMIT && budget_ > 0; limit *= 4) {
+        limit = std::min({limit, budget_, most_counted});
+        budget_ -= limit;
+        found = pattern_.anchored_->match(scratch_, from, limit);
+      }
+      if (is_match(found)) return true;
+    }
+    return false;
+  }
+
+  [[nodiscard]] bool is_match(int found) const {
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+      throw_error(ErrorCode::limit_exceeded, "{}: the pattern backtracks without end in this text", pattern_.where_);
+    return found >= 0;
+  }
+
+  const Pattern& pattern_;
+  const Scratch& scratch_;
+  uint64_t budget_;  // steps
 };
 
 Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where) {
@@ -62,20 +127,8 @@ Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where)
   for (const ParsedPattern::Piece& piece : parsed.pieces)
     syntax += piece.set < 0 ? piece.syntax : set_syntax[static_cast<size_t>(piece.set)];
 
-  int error = 0;
-  size_t offset = 0;
-  pcre2_code_8* code =
-      pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(syntax.data()), syntax.size(),
-                      PCRE2_DOTALL | PCRE2_NEVER_UTF | PCRE2_NO_AUTO_CAPTURE, &error, &offset, nullptr);
-  if (code == nullptr) {
-    std::array<unsigned char, 128> reason{};
-    pcre2_get_error_message_8(error, reason.data(), reason.size());
-    throw_error(ErrorCode::unsupported_model, "{}: expected a pattern that PCRE2 compiles, got: {}", where_,
-                reinterpret_cast<const char*>(reason.data()));
-  }
-  const auto compiled = std::make_shared<Code>(code);
-  compiled->is_native = pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) == 0;
-  code_ = compiled;
+  code_ = std::make_shared<const Code>(syntax, 0, where_);
+  anchored_ = std::make_shared<const Code>(syntax, PCRE2_ANCHORED, where_);
 }
 
 /// Numbers the classes, tabulates them, and writes each set as a PCRE2 set of classes.
@@ -144,9 +197,8 @@ void Pattern::find_all(std::string_view text, std::vector<Match>& matches) const
   thread_local Scratch scratch;
   matches.clear();
   to_classes(text, scratch.classes);
-  const std::vector<uint8_t>& classes = scratch.classes;
   const size_t* bounds = pcre2_get_ovector_pointer_8(scratch.data);
-  const auto run = code_->is_native ? pcre2_jit_match_8 : pcre2_match_8;
+  Search search(*this, scratch);
 
   // Characters advance together with the bytes that they come from.
   size_t character = 0;
@@ -158,12 +210,7 @@ void Pattern::find_all(std::string_view text, std::vector<Match>& matches) const
   size_t from = 0;
   size_t last_end = 0;
   bool any = false;
-  while (from <= classes.size()) {
-    const int found =
-        run(code_->code, classes.data(), classes.size(), from, PCRE2_NO_UTF_CHECK, scratch.data, scratch.context);
-    if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0)
-      throw_error(ErrorCode::limit_exceeded, "{}: the pattern backtracks without end in this text", where_);
+  while (from <= scratch.classes.size() && search.find(from)) {
     // Oniguruma's iteration: no empty match where the last one ended.
     if (bounds[0] == bounds[1] && any && last_end == bounds[0]) {
       ++from;

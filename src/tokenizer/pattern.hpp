@@ -35,11 +35,13 @@ class Pattern {
     size_t begin;
     size_t end;
   };
-  /// All matches from left to right, in bytes of `text`. Throws limit_exceeded if the pattern backtracks without end.
+  /// All matches from left to right, in bytes of `text`. Throws limit_exceeded if the pattern backtracks without end,
+  /// in one place or in all of them together.
   void find_all(std::string_view text, std::vector<Match>& matches) const;
 
  private:
   struct Code;
+  class Search;
   [[nodiscard]] uint8_t class_of(uint32_t code_point) const {
     return blocks_[static_cast<size_t>(block_of_[code_point >> 8]) * 256 + (code_point & 255)];
   }
@@ -50,6 +52,7 @@ class Pattern {
   std::vector<uint16_t> block_of_;  // of each 256 code points
   std::vector<uint8_t> blocks_;     // classes of each distinct block
   std::shared_ptr<const Code> code_;
+  std::shared_ptr<const Code> anchored_;  // the same, for a match that starts where the search starts
 };
 
 }  // namespace oriel::tokenizer

@@ -8,6 +8,11 @@
 #include "tokenizer/vocabulary.hpp"
 
 namespace oriel::tokenizer {
+namespace {
+
+constexpr size_t most_ids = 1000;  // around a text; real templates have two
+
+}  // namespace
 
 PostProcessor PostProcessor::read(const Json& json) {
   PostProcessor result;
@@ -45,7 +50,12 @@ void PostProcessor::add_template(const Json& json) {
     if (ids.is_absent())
       throw_error(ErrorCode::malformed_model, "{}: expected a token of special_tokens, got {}",
                   piece["SpecialToken"]["id"].where(), quote_json(name));
-    for (const Json& id : ids.elements()) (texts == 0 ? before : after).push_back(id.integer_in(0, id_limit - 1));
+    for (const Json& id : ids.elements()) {
+      if (prefix_.size() + suffix_.size() + before.size() + after.size() >= most_ids)
+        throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} ids around a text, got more",
+                    json["single"].where(), most_ids);
+      (texts == 0 ? before : after).push_back(id.integer_in(0, id_limit - 1));
+    }
   }
   if (texts != 1)
     throw_error(ErrorCode::unsupported_model, "{}: expected the text once, got it {} times", json["single"].where(),

@@ -11,7 +11,8 @@ namespace oriel::tokenizer {
 class PostProcessor {
  public:
   /// null and an absent key do nothing. Throws unsupported_model naming any other kind, and for a template that repeats
-  /// or leaves out the text; malformed_model for a template with a token that it does not define.
+  /// or leaves out the text; malformed_model for a template with a token that it does not define;
+  /// limit_exceeded for more than 1,000 ids around a text.
   [[nodiscard]] static PostProcessor read(const Json& json);
 
   /// What goes in front of a text's ids and behind them.

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/expect_error.hpp"
+#include "core/memory_errors.hpp"
 
 namespace oriel {
 namespace {
@@ -54,6 +55,17 @@ TEST(CheckedArithmetic, RefusesNegativeOperandsWithTheCallersCode) {
                [] { (void)checked_add(-1, 2, "w", ErrorCode::malformed_model); });
   expect_error(ErrorCode::malformed_model, "w: 2 + -1 does not fit",
                [] { (void)checked_add(2, -1, "w", ErrorCode::malformed_model); });
+}
+
+TEST(Error, MemoryThatRunsOutIsOneToo) {
+  EXPECT_EQ(with_memory_errors("text", "it was read", [] { return 3; }), 3);
+  const std::string message = "text: memory ran out while it was read";
+  expect_error(ErrorCode::out_of_memory, message,
+               [] { with_memory_errors("text", "it was read", [] { throw std::bad_alloc(); }); });
+  expect_error(ErrorCode::out_of_memory, message, [] {
+    with_memory_errors("text", "it was read", [] { std::string().reserve(std::string().max_size() + 1); });
+  });
+  EXPECT_THROW(with_memory_errors("text", "it was read", [] { throw std::range_error("other"); }), std::range_error);
 }
 
 }  // namespace

@@ -88,6 +88,43 @@ TEST(TemplateLimits, WorkThatIsQuadratic) {
   expect_limit("{% set s = range(20000) | list %}{% for x in s %}{% if x in s %}{% endif %}{% endfor %}", too_long);
 }
 
+TEST(TemplateLimits, ListsThatAreGoneThroughAgainAndAgain) {
+  const std::string loop =
+      "{% set r = range(100000) | list %}{% set l = r | map(attribute='x') | list %}{% for x in range(100000) %}";
+  expect_limit(loop + "{{ l | select('defined') | length }}{% endfor %}", too_long);
+  expect_limit(loop + "{{ r | selectattr('y') | length }}{% endfor %}", too_long);
+  expect_limit(loop + "{{ l | join }}{% endfor %}", too_long);
+  expect_limit(
+      "{% set n = namespace(s=('b',)) %}"
+      "{% for x in range(17) %}{% set n.s = n.s + n.s %}{% endfor %}"
+      "{% for x in range(1000000) %}{% if ''.startswith(n.s) %}{% endif %}{% endfor %}",
+      too_long);
+}
+
+TEST(TemplateLimits, KeysThatAreLongAndAlike) {
+  std::string source = "{% set s = 'a' * 1000000 %}{% set k = s ~ 'z' %}{% set d = {";
+  for (char c = 'a'; c < 'k'; ++c) source += std::string("s ~ '") + c + "': 1, ";
+  expect_limit(source + "} %}{% for x in range(1000000) %}{% if k in d %}{% endif %}{% endfor %}", too_much);
+}
+
+Template::Variables one_of_a_message(Run&) { return {{"a", Value(Text("m", /*foreign=*/true))}}; }
+
+TEST(TemplateLimits, StretchesOfAMessage) {
+  const auto expect_much = [](const std::string& source) {
+    SCOPED_TRACE(source);
+    expect_error(ErrorCode::limit_exceeded, std::string("t.jinja: ") + too_much,
+                 [&] { (void)Template::parse(source, "t.jinja").render(one_of_a_message); });
+  };
+  expect_much("{{ ((a ~ 'x') * 3000000) | length }}");
+  const std::string million = "{% set s = (a ~ 'x') * 1000000 %}";
+  for (const char* copy :
+       {"{{ s }}{{ s }}", "{% set t = s ~ s %}", "{% set t = s + s %}", "{% set t = s[1:] ~ '' %}",
+        "{% set t = s | trim | trim %}", "{% set t = s | upper %}", "{% set t = s.split('y')[0].split('y') %}",
+        "{% set t = s.rsplit('y')[0].rsplit('y') %}", "{% set t = s.split()[0].split() %}",
+        "{% set t = 'bb' | replace('b', s) %}", "{% set t = ['', '', ''] | join(s) %}"})
+    expect_much(million + copy);
+}
+
 TEST(TemplateLimits, ValuesInsideEachOther) {
   expect_limit("{% set n = namespace(v=1) %}{% for x in range(100000) %}{% set n.v = [n.v] %}{% endfor %}",
                "line 1: expected at most 50 lists and dicts inside each other");

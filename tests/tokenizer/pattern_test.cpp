@@ -98,8 +98,22 @@ TEST(Pattern, RefusesWhatOnigurumaReadsOtherwise) {
 TEST(Pattern, EndsWhereAPatternBacktracksWithoutEnd) {
   const Pattern pattern("(?:a|a|aa)+b", "here");
   std::vector<Pattern::Match> found;
-  expect_error(ErrorCode::limit_exceeded, "here: the pattern backtracks without end in this text",
-               [&] { pattern.find_all(std::string(200, 'a') + "cb", found); });
+  const std::string message = "here: the pattern backtracks without end in this text";
+  expect_error(ErrorCode::limit_exceeded, message, [&] { pattern.find_all(std::string(200, 'a') + "cb", found); });
+  // Each place ends, but all of them together take minutes.
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += std::string(16, 'a') + "c";
+  expect_error(ErrorCode::limit_exceeded, message, [&] { pattern.find_all(text + "b", found); });
+}
+
+TEST(Pattern, FindsWhatTakesManySteps) {
+  // Blanks are given back one by one, a million times, before the second choice is tried.
+  const std::string blanks(1'000'000, ' ');
+  EXPECT_THAT(matches(R"((?:\s)*[\r\n]+|x|\s+(?!\S)|\s+)", "x" + blanks + "xx"),
+              ElementsAre("x", blanks.substr(1), " ", "x", "x"));
+  // A start that takes many steps and finds nothing, and a match far behind it.
+  EXPECT_THAT(matches("(?:a|a|aa)+b|d", std::string(12, 'a') + "c" + std::string(1000, 'e') + "dab"),
+              ElementsAre("d", "ab"));
 }
 
 }  // namespace

@@ -1,0 +1,121 @@
+// Tokenizer files that mean harm: each ends in an Error, and soon.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "core/expect_error.hpp"
+#include "core/json.hpp"
+#include "tokenizer/added_tokens.hpp"
+#include "tokenizer/decoder.hpp"
+#include "tokenizer/post_processor.hpp"
+
+namespace oriel::tokenizer {
+namespace {
+
+std::string repeated(std::string_view text, size_t count, std::string_view between = "") {
+  std::string all;
+  for (size_t i = 0; i < count; ++i) (all += i > 0 ? between : "") += text;
+  return all;
+}
+
+/// A template whose token x has `ids` ids and stands `pieces` times before the text.
+Json surroundings(size_t ids, size_t pieces) {
+  return Json::parse(fmt::format(R"({{"type": "TemplateProcessing", "single": [{}, {{"Sequence": {{"id": "A"}}}}],
+                       "special_tokens": {{"x": {{"ids": [{}]}}}}}})",
+                                 repeated(R"({"SpecialToken": {"id": "x"}})", pieces, ","), repeated("1", ids, ",")),
+                     "file");
+}
+
+TEST(TokenizerLimits, IdsAroundAText) {
+  EXPECT_EQ(PostProcessor::read(surroundings(250, 4)).prefix().size(), 1000U);
+  const std::string message = "file: single: expected at most 1000 ids around a text, got more";
+  for (const auto& json : {surroundings(1'000'000, 3000), surroundings(1, 1001)})
+    expect_error(ErrorCode::limit_exceeded, message, [&] { (void)PostProcessor::read(json); });
+}
+
+Normalizer normalizer(const std::string& steps) {
+  return Normalizer::read(Json::parse(R"({"type": "Sequence", "normalizers": [)" + steps + "]}", "file"));
+}
+
+std::string replace_step(std::string_view from, std::string_view to) {
+  return fmt::format(R"({{"type": "Replace", "pattern": {{"String": "{}"}}, "content": "{}"}})", from, to);
+}
+
+TEST(TokenizerLimits, WhatANormalizerPutsIn) {
+  (void)normalizer(replace_step("a", std::string(4096, 'b')));
+  expect_error(ErrorCode::limit_exceeded, "file: normalizers[0].content: expected at most 4096 bytes, got 4097",
+               [&] { (void)normalizer(replace_step("a", std::string(4097, 'b'))); });
+  expect_error(ErrorCode::limit_exceeded, "file: normalizers[0].prepend: expected at most 4096 bytes, got 1000000",
+               [&] { (void)normalizer(R"({"type": "Prepend", "prepend": ")" + std::string(1'000'000, 'b') + "\"}"); });
+}
+
+TEST(TokenizerLimits, AddedTokens) {
+  const auto build = [](size_t size, const std::string& steps) {
+    AddedTokens tokens;
+    tokens.add({.content = std::string(size, 'a'), .normalized = true}, {});
+    tokens.build(normalizer(steps));
+    return tokens.tokens()[0].decoded.size();
+  };
+  EXPECT_EQ(build(4096, ""), 4096U);
+  expect_error(ErrorCode::limit_exceeded, "added tokens: expected at most 4096 bytes, got 4097",
+               [&] { (void)build(4097, ""); });
+  const std::string prepend = R"({"type": "Prepend", "prepend": ")" + std::string(2000, 'b') + "\"}";
+  EXPECT_EQ(build(2096, prepend), 4096U);
+  expect_error(ErrorCode::limit_exceeded, "added tokens: expected at most 4096 bytes of normalized text, got 4097",
+               [&] { (void)build(2097, prepend); });
+  // Shorter in the end, but not on the way.
+  const std::string there_and_back = replace_step("a", std::string(16, 'b')) + "," + replace_step("b", "");
+  EXPECT_EQ(build(256, there_and_back), 0U);
+  expect_error(ErrorCode::limit_exceeded,
+               "tokenizer: expected replacements that keep a text below 4096 bytes, got more",
+               [&] { (void)build(257, there_and_back); });
+}
+
+/// Blanks beside blanks that are tokens themselves: a walk over all of them for each takes hours.
+TEST(TokenizerLimits, BlanksAroundAddedTokens) {
+  constexpr size_t blanks = 1'000'000;
+  for (const bool left : {true, false}) {
+    SCOPED_TRACE(left);
+    AddedTokens tokens;
+    tokens.add({.content = "\t", .special = true, .lstrip = left, .rstrip = !left}, {});
+    tokens.build({});
+    std::vector<TokenPart> parts;
+    const auto begin = std::chrono::steady_clock::now();
+    tokens.split_raw(std::string(blanks, '\t'), {}, parts);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+    ASSERT_EQ(parts.size(), blanks);
+    EXPECT_EQ(parts[0].end, left ? 1 : blanks);
+    EXPECT_EQ(parts.back().begin, blanks - 1);
+  }
+}
+
+TEST(TokenizerLimits, DecodersThatReplaceWhatTheyPutIn) {
+  const auto decode = [](size_t steps, std::string_view token) {
+    const std::string step = replace_step("a", "aaaaaaaa");
+    const Decoder decoder =
+        Decoder::read(Json::parse(R"({"type": "Sequence", "decoders": [)" + repeated(step, steps, ",") + "]}", "file"));
+    return DecoderStream(decoder).push(token).size();
+  };
+  EXPECT_EQ(decode(6, "a"), 262144U);
+  expect_error(
+      ErrorCode::limit_exceeded,
+      "tokenizer: expected replacements that put at most 16 times its size and 1 MiB into a decoded token, got more",
+      [&] { (void)decode(30, "a"); });
+}
+
+/// What is held until a later token comes is paid for when it was held.
+TEST(TokenizerLimits, DecodersMayReplaceWhatTheyHeld) {
+  const Decoder decoder = Decoder::read(Json::parse(
+      R"({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, )" + replace_step("\xef\xbf\xbd", "????") + "]}",
+      "file"));
+  DecoderStream stream(decoder);
+  constexpr size_t bytes = 600'000;
+  for (size_t i = 0; i < bytes; ++i) EXPECT_EQ(stream.push("<0xFF>"), "");
+  EXPECT_EQ(stream.push("b").size(), 4 * bytes + 1);
+  for (size_t i = 0; i < bytes; ++i) EXPECT_EQ(stream.push("<0xFF>"), "");
+  EXPECT_EQ(stream.finish().size(), 4 * bytes);
+}
+
+}  // namespace
+}  // namespace oriel::tokenizer
