@@ -8,6 +8,7 @@
 #include <array>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -49,7 +50,15 @@ struct Scratch {
   std::vector<uint8_t> classes;
 };
 
+uint64_t budget_of(size_t size) { return text_budget + character_budget * size; }
+
+thread_local uint64_t* shared_budget = nullptr;
+
 }  // namespace
+
+SharedPatternBudget::SharedPatternBudget(size_t size)
+    : steps_(budget_of(size)), around_(std::exchange(shared_budget, &steps_)) {}
+SharedPatternBudget::~SharedPatternBudget() { shared_budget = around_; }
 
 struct Pattern::Code {
   Code(const std::string& syntax, uint32_t options, std::string_view where) {
@@ -85,7 +94,10 @@ struct Pattern::Code {
 class Pattern::Search {
  public:
   Search(const Pattern& pattern, const Scratch& scratch)
-      : pattern_(pattern), scratch_(scratch), budget_(text_budget + character_budget * scratch.classes.size()) {}
+      : pattern_(pattern),
+        scratch_(scratch),
+        own_budget_(budget_of(scratch.classes.size())),
+        budget_(shared_budget != nullptr ? *shared_budget : own_budget_) {}
 
   /// Whether there is a match at or behind `from`; it is in the scratch's data.
   bool find(size_t from) {
@@ -116,7 +128,8 @@ class Pattern::Search {
 
   const Pattern& pattern_;
   const Scratch& scratch_;
-  uint64_t budget_;  // steps
+  uint64_t own_budget_;
+  uint64_t& budget_;  // steps
 };
 
 Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where) {

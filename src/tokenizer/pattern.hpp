@@ -26,6 +26,20 @@ struct ParsedPattern {
 /// Throws unsupported_model, beginning with `where`, for what is not understood.
 [[nodiscard]] ParsedPattern parse_pattern(std::string_view regex, std::string_view where);
 
+/// While it lives, all searches of its thread share one budget of steps, that of a text of `size` bytes: for texts that
+/// are searched in pieces. Without one each search has its own.
+class SharedPatternBudget {
+ public:
+  explicit SharedPatternBudget(size_t size);
+  ~SharedPatternBudget();
+  SharedPatternBudget(const SharedPatternBudget&) = delete;
+  SharedPatternBudget& operator=(const SharedPatternBudget&) = delete;
+
+ private:
+  uint64_t steps_;
+  uint64_t* around_;
+};
+
 /// A compiled pattern. Immutable; safe from many threads.
 class Pattern {
  public:

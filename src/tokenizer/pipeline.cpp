@@ -120,6 +120,7 @@ class Pipeline::Run {
 };
 
 void Pipeline::encode(std::string_view text, std::span<const Span> plain, bool at_start, Output output) const {
+  const SharedPatternBudget budget(text.size());
   Run(*this, text, plain, output).encode(at_start);
 }
 

@@ -8,6 +8,7 @@
 #include "core/json.hpp"
 #include "tokenizer/added_tokens.hpp"
 #include "tokenizer/decoder.hpp"
+#include "tokenizer/pipeline.hpp"
 #include "tokenizer/post_processor.hpp"
 
 namespace oriel::tokenizer {
@@ -115,6 +116,23 @@ TEST(TokenizerLimits, DecodersMayReplaceWhatTheyHeld) {
   EXPECT_EQ(stream.push("b").size(), 4 * bytes + 1);
   for (size_t i = 0; i < bytes; ++i) EXPECT_EQ(stream.push("<0xFF>"), "");
   EXPECT_EQ(stream.finish().size(), 4 * bytes);
+}
+
+/// Each piece ends soon, but all of them together take long.
+TEST(TokenizerLimits, PatternsThatBacktrackInEveryPiece) {
+  Pipeline pipeline = Pipeline::read(Json::parse(
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed"},
+            {"type": "Split", "pattern": {"Regex": "(?:a|a|aa)+b|d"}, "behavior": "Isolated"}]}})",
+      "file"));
+  pipeline.finish();
+  std::vector<int64_t> ids;
+  pipeline.encode(repeated("aaaaaaaaaaaacb ", 10), {}, true, {.ids = ids});
+  EXPECT_EQ(ids.size(), 120U);
+  expect_error(ErrorCode::limit_exceeded,
+               "file: pre_tokenizer.pretokenizers[1].pattern.Regex: the pattern backtracks without end in this text",
+               [&] { pipeline.encode(repeated("aaaaaaaaaaaacb ", 50'000), {}, true, {.ids = ids}); });
 }
 
 }  // namespace
