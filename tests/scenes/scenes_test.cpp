@@ -227,6 +227,12 @@ TEST(Cases, DependOnSeedAndNumberAlone) {
   EXPECT_EQ(a.questions[0].kind, Kind::which);
 }
 
+TEST(Cases, OfNeighbouringSeedsDiffer) {
+  std::set<std::vector<uint8_t>> seen;
+  for (uint64_t seed = 0; seed < 50; ++seed) seen.insert(draw(make_case({.seed = seed}, 0).pictures[0]));
+  EXPECT_EQ(seen.size(), 50U);
+}
+
 TEST(Png, IsReadAsItWasDrawn) {
   for (const int side : {48, 113, 300}) {  // less and more than one stored block
     Random random(static_cast<uint64_t>(side));
