@@ -27,8 +27,11 @@ TEST_P(ReferenceCall, LooksSpecialTokensUpInTheModel) {
   EXPECT_GT(called.length(), chat.tower.get_image_embeddings(image).length());
 }
 
+/// Families whose special tokens stand where transformers has them. (Pixtral's rows end with one more break.)
+class ReferenceCallOfEqualTokens : public ReferenceCall {};
+
 // The two layouts say the same to the model: special rows are what it would have looked up, in the same places.
-TEST_P(ReferenceCall, GivesTheLogitsOfTransformersLayout) {
+TEST_P(ReferenceCallOfEqualTokens, GivesTheLogitsOfTransformersLayout) {
   const TinyChat& chat = TinyChat::of(GetParam());
   const Image image = picture({60, 45}, 3);
   const auto logits = [&](const MMEmbedding& embedding) {
@@ -47,6 +50,10 @@ TEST_P(ReferenceCall, GivesTheLogitsOfTransformersLayout) {
 INSTANTIATE_TEST_SUITE_P(Tiny, ReferenceCall,
                          testing::Values("tiny/gemma3", "tiny/mistral3", "tiny/pixtral", "tiny/qwen2_5_vl",
                                          "tiny/qwen2_vl"),
+                         [](const auto& name) { return name.param.substr(5); });
+
+INSTANTIATE_TEST_SUITE_P(Tiny, ReferenceCallOfEqualTokens,
+                         testing::Values("tiny/gemma3", "tiny/qwen2_5_vl", "tiny/qwen2_vl"),
                          [](const auto& name) { return name.param.substr(5); });
 
 TEST(ReferenceCallErrors, NameWhatDoesNotFit) {
