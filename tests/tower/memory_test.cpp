@@ -178,15 +178,16 @@ bool widens_products(DType dtype) {
 void expect_planned_at_all_sizes(const Scratch& scratch, DType dtype) {
   if (widens_products(dtype))
     GTEST_SKIP() << "the processor has no products of this dtype, and oneDNN's are not counted";
-  // With matrix units libtorch packs k and v where it finds that worth it, and does not tell when; plan counts them.
-  const bool may_pack = dtype != DType::float32 && at::native::cpublas::could_pack(to_scalar_type(dtype));
+  // There libtorch packs k and v where it finds that worth it, and does not tell when; plan counts them always.
+  if (dtype != DType::float32 && at::native::cpublas::could_pack(at::kBFloat16))
+    GTEST_SKIP() << "nothing has been measured on processors with matrix units (AMX)";
   for (const int threads : {1, 2}) {
     const ComputeThreads compute(threads);
     const VisionTower tower = VisionTower::load(scratch.path(), {.dtype = dtype, .threads = threads});
     for (const Size size : {Size{200, 150}, Size{300, 420}, Size{700, 350}}) {
       SCOPED_TRACE(testing::Message() << to_string(dtype) << ", " << threads << " threads, " << size.width << " x "
                                       << size.height);
-      expect_planned(tower, picture(size, 1), may_pack ? 0.15 : 0.05, /*slack=*/0);
+      expect_planned(tower, picture(size, 1), 0.05, /*slack=*/0);
     }
   }
 }
