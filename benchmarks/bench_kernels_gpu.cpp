@@ -14,6 +14,7 @@
 #include "bench.hpp"
 #include "kernels.h"
 #include "matmul.h"
+#include "matmul_apart.h"
 #include "matmul_sm90.h"
 
 namespace {
@@ -148,7 +149,12 @@ void bench_activated(Device& device, const std::string& text) {
   MatmulSm90Params one{.bias = s[5] != 0 ? bias.get() : nullptr, .rows = rows, .in = in, .out = out, .x_stride = in};
   one.function = function;
   one.gated = s[3] != 0;
-  const bool inside = matmul_sm90_supports(one, 9, 0) && matmul_sm90_pays(one, device.processors);
+  one.x = x[0], one.weight = weight[0], one.y = gated.get();
+  const MatmulApartRoom room{y[0], device.workspace.get(), Matmul::workspace_bytes};
+  const bool inside = matmul_sm90_supports(one, 9, 0) &&
+                      (matmul_sm90_is_close(one, device.processors)
+                           ? matmul_sm90_is_faster(device.products, one, room, device.processors, nullptr)
+                           : matmul_sm90_pays(one, device.processors));
   const bool in_library = function == ElementwiseFunction::gelu_tanh;
   MatmulParams product{.bias = one.bias, .rows = rows, .in = in, .out = columns, .x_stride = in};
   product.gelu_tanh = in_library;

@@ -6,12 +6,17 @@
 #include <array>
 #include <cfloat>
 #include <optional>
+#include <utility>
+
+#include "timing.h"
 
 namespace oriel::kernels {
 namespace {
 
 constexpr int offered = 8;              // algorithms that are timed
 constexpr int repetitions = 4;          // of each
+constexpr float short_ms = 0.05F;       // of a product whose time depends on where its weight lies
+constexpr float close = 1.5F;           // as many times the fastest: may be the fastest with its weight elsewhere
 constexpr int64_t nominal_rows = 4096;  // what the one algorithm of deterministic products is chosen for
 
 cudaError_t to_cuda(cublasStatus_t status) {
@@ -61,6 +66,10 @@ MatmulShape shape_of(const MatmulParams& p) {
       (p.bias != nullptr ? 1 : 0) | (p.residual != nullptr ? 2 : 0) | (p.gelu_tanh ? 4 : 0) | (p.deterministic ? 8 : 0);
   return shape;
 }
+
+/// As MatmulChoice::settings[0] of a choice between two ways.
+constexpr int64_t first_way = 1;
+constexpr int64_t second_way = 2;
 
 /// What cuBLASLt has to be told of a product; lives on the stack.
 struct Description {
@@ -149,35 +158,16 @@ std::optional<std::array<int64_t, settings.size()>> settings_of(const cublasLtMa
   return values;
 }
 
-/// A pair of events that times what is enqueued between them.
-class Stopwatch {
- public:
-  Stopwatch() {
-    if (cudaEventCreate(&begin_) != cudaSuccess) begin_ = nullptr;
-    if (cudaEventCreate(&end_) != cudaSuccess) end_ = nullptr;
-  }
-  ~Stopwatch() {
-    if (begin_ != nullptr) cudaEventDestroy(begin_);
-    if (end_ != nullptr) cudaEventDestroy(end_);
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
+/// The fastest by the times given; -1 if none has one.
+int fastest_of(const std::vector<float>& milliseconds) {
+  const auto fastest = std::min_element(milliseconds.begin(), milliseconds.end());
+  return fastest == milliseconds.end() || *fastest == FLT_MAX ? -1 : static_cast<int>(fastest - milliseconds.begin());
+}
 
-  /// Milliseconds of work(), or FLT_MAX if it failed.
-  template <typename Work>
-  float time(Work&& work, cudaStream_t stream) {
-    float milliseconds = FLT_MAX;
-    if (cudaEventRecord(begin_, stream) != cudaSuccess || work() != CUBLAS_STATUS_SUCCESS ||
-        cudaEventRecord(end_, stream) != cudaSuccess || cudaEventSynchronize(end_) != cudaSuccess ||
-        cudaEventElapsedTime(&milliseconds, begin_, end_) != cudaSuccess)
-      return FLT_MAX;
-    return milliseconds;
-  }
-
- private:
-  cudaEvent_t begin_ = nullptr;
-  cudaEvent_t end_ = nullptr;
-};
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &capture) != cudaSuccess || capture != cudaStreamCaptureStatusNone;
+}
 
 }  // namespace
 
@@ -239,29 +229,18 @@ cudaError_t Matmul::choose(const MatmulParams& p, cudaStream_t stream, cublasLtM
           return cudaSuccess;
         }
   }
-  algorithm = results[0].algo;
-
+  const auto* const first = static_cast<const cublasLtMatmulHeuristicResult_t*>(results.data());
+  algorithm = first->algo;
   if (p.deterministic) {
-    const auto* const end = results.data() + count;
-    const auto* const whole = std::find_if(static_cast<const cublasLtMatmulHeuristicResult_t*>(results.data()), end,
-                                           [](const auto& result) { return !splits_sums(result.algo); });
-    if (whole != end) algorithm = whole->algo;
+    const auto* const whole =
+        std::find_if(first, first + count, [](const auto& result) { return !splits_sums(result.algo); });
+    if (whole != first + count) algorithm = whole->algo;
+  } else if (is_capturing(stream)) {
+    return cudaSuccess;  // nothing can be timed; nothing is remembered
   } else {
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture); error != cudaSuccess) return error;
-    if (capture != cudaStreamCaptureStatusNone) return cudaSuccess;  // nothing can be timed; nothing is remembered
-    Stopwatch stopwatch;
-    float best = FLT_MAX;
-    for (int i = 0; i < count; ++i) {
-      float fastest = FLT_MAX;
-      for (int k = 0; k < repetitions; ++k)
-        fastest = std::min(
-            fastest, stopwatch.time([&] { return description.run(handle_, p, results[i].algo, stream); }, stream));
-      if (fastest < best) {
-        best = fastest;
-        algorithm = results[i].algo;
-      }
-    }
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i) algorithms.push_back(results[i].algo);
+    if (const int fastest = time(p, algorithms, stream); fastest >= 0) algorithm = algorithms[fastest];
   }
   const std::lock_guard lock(mutex_);
   known_[shape] = algorithm;
@@ -269,11 +248,65 @@ cudaError_t Matmul::choose(const MatmulParams& p, cudaStream_t stream, cublasLtM
   return cudaSuccess;
 }
 
+/// Each by itself, which also loads its code; of short ones those that are near the fastest once more, as in a tower.
+int Matmul::time(const MatmulParams& p, const std::vector<cublasLtMatmulAlgo_t>& algorithms, cudaStream_t stream) {
+  const auto run = [&](const cublasLtMatmulAlgo_t& algorithm, const void* weight, cudaStream_t on) {
+    MatmulParams moved = p;
+    moved.weight = weight;
+    Description description;
+    cublasStatus_t status = description.init(moved, moved.rows);
+    if (status == CUBLAS_STATUS_SUCCESS) status = description.run(handle_, moved, algorithm, on);
+    return to_cuda(status);
+  };
+  std::vector<float> alone(algorithms.size(), FLT_MAX);
+  Stopwatch stopwatch;
+  for (size_t i = 0; i < algorithms.size(); ++i)
+    for (int k = 0; k < repetitions; ++k)
+      alone[i] = std::min(alone[i], stopwatch.time([&] { return run(algorithms[i], p.weight, stream); }, stream));
+  const int fastest = fastest_of(alone);
+  if (fastest < 0 || alone[fastest] > short_ms) return fastest;
+  std::vector<int> tried;
+  std::vector<Way> ways;
+  for (size_t i = 0; i < algorithms.size(); ++i)
+    if (alone[i] <= close * alone[fastest]) {
+      tried.push_back(static_cast<int>(i));
+      ways.emplace_back([&run, &algorithm = algorithms[i]](const void* weight, cudaStream_t on) {
+        return run(algorithm, weight, on);
+      });
+    }
+  const int64_t bytes = p.in * p.out * (p.element == Element::float32 ? 4 : 2);
+  const int best = ways.size() > 1 ? fastest_of(time_as_in_tower(ways, p.weight, bytes, stream)) : -1;
+  return best < 0 ? fastest : tried[best];
+}
+
+bool Matmul::is_faster(const MatmulTwoWays& choice, cudaStream_t stream) {
+  MatmulShape shape = choice.shape;
+  shape.rows = bucket(shape.rows);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = ways_.find(shape); found != ways_.end()) return found->second == first_way;
+    if (const auto adopted = adopted_.find(shape); adopted != adopted_.end())
+      if (const int64_t way = adopted->second.settings[0]; way == first_way || way == second_way) {
+        ways_[shape] = way;
+        return way == first_way;
+      }
+  }
+  if (is_capturing(stream)) return choice.otherwise;
+  const int64_t bytes = shape.in * choice.weight_rows * (shape.element == static_cast<int>(Element::float32) ? 4 : 2);
+  const int fastest = fastest_of(time_as_in_tower({choice.first, choice.second}, choice.weight, bytes, stream));
+  const bool first = fastest < 0 ? choice.otherwise : fastest == 0;
+  const std::lock_guard lock(mutex_);
+  ways_[shape] = first ? first_way : second_way;
+  ++chosen_;
+  return first;
+}
+
 std::vector<MatmulChoice> Matmul::choices() const {
   const std::lock_guard lock(mutex_);
   std::vector<MatmulChoice> result;
   for (const auto& [shape, algorithm] : known_)
     if (const auto settings = settings_of(algorithm)) result.push_back({shape, *settings});
+  for (const auto& [shape, way] : ways_) result.push_back({shape, {way}});
   return result;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "timing.h"
 
 namespace oriel::kernels {
 
@@ -42,7 +43,7 @@ struct MatmulShape {
   int64_t out = 0;
   int64_t x_stride = 0;
   int32_t element = 0;
-  int32_t epilogue = 0;  ///< bit 0 bias, 1 residual, 2 GELU, 3 deterministic
+  int32_t epilogue = 0;  ///< bits 0 bias, 1 residual, 2 GELU, 3 deterministic; 4 of two ways, 5 of those gated
 
   [[nodiscard]] auto key() const { return std::tie(rows, in, out, x_stride, element, epilogue); }
   friend bool operator<(const MatmulShape& a, const MatmulShape& b) { return a.key() < b.key(); }
@@ -54,7 +55,16 @@ struct MatmulChoice {
   static constexpr size_t setting_count = 9;
 
   MatmulShape shape;
-  std::array<int64_t, setting_count> settings{};  ///< by cublasLtMatmulAlgoConfigAttributes_t
+  std::array<int64_t, setting_count> settings{};  ///< by cublasLtMatmulAlgoConfigAttributes_t; of two ways: 1 or 2
+};
+
+/// Two ways to make a product with what follows it, such as an activation in its epilogue or in a kernel behind it.
+struct MatmulTwoWays {
+  MatmulShape shape;  ///< with the rows as they are
+  Way first, second;
+  const void* weight = nullptr;  ///< [weight_rows, shape.in]
+  int64_t weight_rows = 0;
+  bool otherwise = false;  ///< the answer where none can be timed
 };
 
 /// The products of one device: cuBLASLt's handle and the algorithms chosen so far. Safe from many threads.
@@ -69,8 +79,12 @@ class Matmul {
   Matmul& operator=(const Matmul&) = delete;
 
   /// The first product of a shape times the algorithms that cuBLASLt offers, on the operands given: some milliseconds,
-  /// in which the calling thread waits. While the stream is being captured, the first one offered is taken instead.
+  /// in which the calling thread waits and short products want memory of twice the L2 cache's size, or are timed less
+  /// well. While the stream is being captured, the first one offered is taken instead.
   cudaError_t operator()(const MatmulParams& params, cudaStream_t stream);
+
+  /// Whether the first way is the faster one: timed once a shape, as algorithms are.
+  bool is_faster(const MatmulTwoWays& choice, cudaStream_t stream);
 
   /// What was chosen so far.
   [[nodiscard]] std::vector<MatmulChoice> choices() const;
@@ -82,10 +96,13 @@ class Matmul {
 
  private:
   cudaError_t choose(const MatmulParams& params, cudaStream_t stream, cublasLtMatmulAlgo_t& algorithm);
+  /// Which of them is the fastest; -1 if all fail.
+  int time(const MatmulParams& params, const std::vector<cublasLtMatmulAlgo_t>& algorithms, cudaStream_t stream);
 
   cublasLtHandle_t handle_ = nullptr;
   mutable std::mutex mutex_;
   std::map<MatmulShape, cublasLtMatmulAlgo_t> known_;
+  std::map<MatmulShape, int64_t> ways_;
   std::map<MatmulShape, MatmulChoice> adopted_;
   int64_t chosen_ = 0;
 };

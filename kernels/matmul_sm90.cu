@@ -320,6 +320,8 @@ struct Tiles {
   [[nodiscard]] int64_t count() const { return row_pairs * columns; }
 };
 
+int64_t clusters_of(int processors) { return std::max(processors / sm90::ProductShape::kCluster, 1); }
+
 template <class T, ElementwiseFunction kFunction, bool kGated>
 cudaError_t launch(const MatmulSm90Params& p, int clusters, cudaStream_t stream) {
   using S = sm90::ProductShape;
@@ -358,10 +360,14 @@ bool matmul_sm90_supports(const MatmulSm90Params& p, int compute_major, int comp
 }
 
 bool matmul_sm90_pays(const MatmulSm90Params& p, int processors) {
-  const int64_t clusters = std::max(processors / sm90::ProductShape::kCluster, 1);
+  const int64_t clusters = clusters_of(processors);
   const int64_t tiles = Tiles(p).count();
   const int64_t rounds = divide_up(tiles, clusters);
   return (p.gated && rounds <= 1) || 100 * tiles >= (p.gated ? 80 : 85) * rounds * clusters;
+}
+
+bool matmul_sm90_is_close(const MatmulSm90Params& p, int processors) {
+  return Tiles(p).count() <= 2 * clusters_of(processors);
 }
 
 cudaError_t matmul_sm90(const MatmulSm90Params& p, int processors, cudaStream_t stream) {

@@ -33,6 +33,10 @@ bool matmul_sm90_supports(const MatmulSm90Params& params, int compute_major, int
 /// tiles leaves too many multiprocessors idle. It depends on rows, out, gated and the device alone.
 bool matmul_sm90_pays(const MatmulSm90Params& params, int processors);
 
+/// Whether that is no more than a guess, which timing should replace: for one or two rounds of tiles. It depends on the
+/// same.
+bool matmul_sm90_is_close(const MatmulSm90Params& params, int processors);
+
 /// Enqueues on `stream`, on a device with this many multiprocessors. cudaErrorNotSupported: nothing was launched and
 /// another path can be taken.
 cudaError_t matmul_sm90(const MatmulSm90Params& params, int processors, cudaStream_t stream);

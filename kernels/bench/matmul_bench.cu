@@ -1,7 +1,7 @@
 // Times products with an activation behind them: matmul_bench [ROWS...]
 //
 //   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I kernels kernels/bench/matmul_bench.cu
-//     kernels/{activation,matmul_sm90}.cu kernels/{matmul,tensor_map}.cpp -lcublasLt -o matmul_bench
+//     kernels/{activation,matmul_sm90}.cu kernels/{matmul,tensor_map,timing}.cpp -lcublasLt -o matmul_bench
 //
 // Prints one line a case: microseconds and TFLOP/s of the product alone by cuBLASLt, microseconds of that with the
 // activation in a kernel behind it, and both of the one kernel that does all; then the largest difference of the two

@@ -56,7 +56,7 @@ void check(cudaError_t error, std::string_view operation);
 /// biases side by side, or undefined.
 [[nodiscard]] at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                       Activation activation);
-/// Whether gated_linear needs no room for gate and up.
+/// Whether gated_linear surely needs no room for gate and up.
 [[nodiscard]] bool gates_inside_product(const GateShape& shape, at::ScalarType dtype, c10::Device device);
 
 /// q times query_scale; false if the kernel does not take the shape.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "matmul_apart.h"
 #include "matmul_sm90.h"
 #include "ops/cuda/launch.hpp"
 #include "ops/linear.hpp"
@@ -14,33 +15,55 @@ namespace {
 
 const void* data_or_null(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
 
+enum class Inside { no, yes, if_faster };
+
 /// Whether the kernel that holds the activation in its epilogue is for this product. Where bits may not depend on the
 /// number of rows, neither may the answer.
-bool is_inside(const kernels::MatmulSm90Params& params, const Chip& chip) {
-  return kernels::matmul_sm90_supports(params, chip.major, chip.minor) &&
-         (DeterministicProducts::wanted() || kernels::matmul_sm90_pays(params, chip.processors));
+Inside inside(const kernels::MatmulSm90Params& params, const Chip& chip) {
+  if (!kernels::matmul_sm90_supports(params, chip.major, chip.minor)) return Inside::no;
+  if (DeterministicProducts::wanted()) return Inside::yes;
+  if (kernels::matmul_sm90_is_close(params, chip.processors)) return Inside::if_faster;
+  return kernels::matmul_sm90_pays(params, chip.processors) ? Inside::yes : Inside::no;
 }
 
-/// y = activation(..) by that kernel; false if it is not for this product.
-bool activate_inside(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Activation activation,
-                     bool gated, const at::Tensor& y) {
+at::Tensor workspace_like(const at::Tensor& x) {
+  return at::empty({kernels::Matmul::workspace_bytes}, x.options().dtype(at::kByte));
+}
+
+/// Writes into memory of its own. The gate leaves its result in the workspace, which the product needs no more then.
+bool is_faster(kernels::MatmulSm90Params params, const Chip& chip, const at::Tensor& x) {
+  const at::Tensor workspace = workspace_like(x);
+  const at::Tensor room = at::empty({params.rows, (params.gated ? 2 : 1) * params.out}, x.options());
+  params.y = params.gated ? workspace.mutable_data_ptr() : room.mutable_data_ptr();
+  return kernels::matmul_sm90_is_faster(products_of(x.device()), params,
+                                        {.gate_up = params.gated ? room.mutable_data_ptr() : nullptr,
+                                         .workspace = workspace.mutable_data_ptr(),
+                                         .workspace_bytes = kernels::Matmul::workspace_bytes},
+                                        chip.processors, stream_of(x));
+}
+
+/// activation(..) by that kernel; undefined if it is not for this product.
+at::Tensor activate_inside(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Activation activation,
+                           bool gated) {
   const Chip chip = chip_of(x.device());
-  const kernels::MatmulSm90Params params{.x = x.const_data_ptr(),
-                                         .weight = weight.const_data_ptr(),
-                                         .bias = data_or_null(bias),
-                                         .y = y.mutable_data_ptr(),
-                                         .rows = x.size(0),
-                                         .in = weight.size(1),
-                                         .out = y.size(1),
-                                         .x_stride = x.size(1),
-                                         .function = function_of(activation),
-                                         .gated = gated,
-                                         .element = element_of(x)};
-  if (!is_inside(params, chip)) return false;
+  kernels::MatmulSm90Params params{.x = x.const_data_ptr(),
+                                   .weight = weight.const_data_ptr(),
+                                   .bias = data_or_null(bias),
+                                   .rows = x.size(0),
+                                   .in = weight.size(1),
+                                   .out = gated ? weight.size(0) / 2 : weight.size(0),
+                                   .x_stride = x.size(1),
+                                   .function = function_of(activation),
+                                   .gated = gated,
+                                   .element = element_of(x)};
+  const Inside answer = params.rows == 0 ? Inside::no : inside(params, chip);
+  if (answer == Inside::no || (answer == Inside::if_faster && !is_faster(params, chip, x))) return {};
+  at::Tensor y = at::empty({params.rows, params.out}, x.options());
+  params.y = y.mutable_data_ptr();
   const cudaError_t error = kernels::matmul_sm90(params, chip.processors, stream_of(x));
-  if (error == cudaErrorNotSupported) return false;
+  if (error == cudaErrorNotSupported) return {};
   check(error, "linear");
-  return true;
+  return y;
 }
 
 }  // namespace
@@ -57,14 +80,12 @@ kernels::Matmul& products_of(c10::Device device) {
 
 bool gates_inside_product(const GateShape& shape, at::ScalarType dtype, c10::Device device) {
   if (dtype != at::kBFloat16 && dtype != at::kHalf) return false;
-  return is_inside({.rows = shape.rows, .out = shape.columns, .function = function_of(shape.activation), .gated = true},
-                   chip_of(device));
+  return inside({.rows = shape.rows, .out = shape.columns, .function = function_of(shape.activation), .gated = true},
+                chip_of(device)) == Inside::yes;
 }
 
 at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Activation activation) {
-  at::Tensor y = at::empty({x.size(0), weight.size(0) / 2}, x.options());
-  if (activate_inside(x, weight, bias, activation, /*gated=*/true, y)) return y;
-  y.reset();
+  if (at::Tensor y = activate_inside(x, weight, bias, activation, /*gated=*/true); y.defined()) return y;
   return gate(linear(x, weight, bias, {}, Activation::identity), activation);
 }
 
@@ -72,9 +93,10 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   Activation activation) {
   const int64_t rows = x.size(0);
   const int64_t out = weight.size(0);
+  if (!residual.defined())
+    if (at::Tensor y = activate_inside(x, weight, bias, activation, /*gated=*/false); y.defined()) return y;
   at::Tensor y = at::empty({rows, out}, x.options());
-  if (!residual.defined() && activate_inside(x, weight, bias, activation, /*gated=*/false, y)) return y;
-  const at::Tensor workspace = at::empty({kernels::Matmul::workspace_bytes}, x.options().dtype(at::kByte));
+  const at::Tensor workspace = workspace_like(x);
   // In float32 the exact function runs apart: cuBLASLt's own is an approximation.
   const bool fused = activation == Activation::gelu_tanh && is_16_bit(x) && !residual.defined();
   check(products_of(x.device())({.x = x.const_data_ptr(),
