@@ -1,11 +1,12 @@
 """Towers on a GPU: oriel against transformers, eager and compiled, patches to rows, both in device memory.
 
-    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--parts calls kernels pictures] [--peers eager compile]
-                             [--cases NAME...] [--out FILE.jsonl]
+    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--parts calls kernels pictures profile]
+                             [--peers eager compile] [--cases NAME...] [--out FILE.jsonl]
 
 Writes random weights in the released sizes, checks first that our rows are as near to the float32 truth as those of
 transformers, then prints one table of medians and ratios. `kernels` adds what each call is made of and how near it is
-to what the card allows, `pictures` times JPEG files to rows. --out gets every figure as JSON lines.
+to what the card allows, `pictures` times JPEG files to rows, `profile` records what a call's time goes to while it runs
+in a loop. --out gets every figure as JSON lines.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import cases
 import gpu_kernels
 import gpu_pictures
+import gpu_profile
 
 sys.path.insert(0, str(cases.ROOT / "tests" / "goldens"))
 
@@ -220,8 +222,12 @@ def table(results: list[dict]) -> str:
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [columns, *rows])
 
 
+def chosen_calls(name: str, arguments: argparse.Namespace) -> dict[str, list[tuple[int, int]]]:
+    return {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+
+
 def measure_calls(name: str, directory: Path, arguments: argparse.Namespace) -> list[dict]:
-    calls = {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+    calls = chosen_calls(name, arguments)
     peer = Peer(name, directory)
     close = {}
     if not arguments.skip_exactness:
@@ -267,7 +273,7 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="build folder with ORIEL_CUDA and the benchmarks")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/gpu-checkpoints"), help="kept between runs")
     parser.add_argument("--towers", nargs="+", choices=list(TOWERS), default=list(TOWERS))
-    parser.add_argument("--parts", nargs="+", choices=["calls", "kernels", "pictures"], default=["calls"])
+    parser.add_argument("--parts", nargs="+", choices=["calls", "kernels", "pictures", "profile"], default=["calls"])
     parser.add_argument("--stream", type=int, default=200, help="pictures of the stream (default: 200)")
     parser.add_argument("--decoders", type=int, default=4, help="threads that decode ahead (default: 4)")
     parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
@@ -278,7 +284,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines")
     arguments = parser.parse_args()
 
-    results, streams = [], []
+    results, streams, profiles = [], [], []
     for name in arguments.towers:
         directory = make_checkpoint(name, arguments.checkpoints / name)
         if "calls" in arguments.parts:
@@ -289,12 +295,19 @@ def main() -> None:
             lines = measure_pictures(name, directory, arguments)
             print(gpu_pictures.table(lines), flush=True)
             streams += lines
+        if "profile" in arguments.parts:
+            lines = gpu_profile.measure(arguments.build, name, directory, chosen_calls(name, arguments))
+            for line in lines:
+                print(f"\n{name} {line['case']}\n\n{gpu_profile.kernel_table(line)}", flush=True)
+            profiles += lines
     if arguments.out:
-        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams))
+        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams + profiles))
     if results:
         print("\n" + table(results))
     if streams:
         print("\n" + gpu_pictures.table(streams))
+    if profiles:
+        print(f"\n{gpu_profile.table(profiles)}\n\n{gpu_profile.product_table(profiles)}")
 
 
 if __name__ == "__main__":
