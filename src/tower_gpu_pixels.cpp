@@ -6,6 +6,8 @@
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
+#include "core/hash.hpp"
+#include "ops/device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
@@ -63,6 +65,7 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
   with_torch_errors("preprocess", [&] {
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
+    const ops::CallersStream on_stream(options.stream, where);
     const at::Tensor values =
         at::empty({total, traits().pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     int64_t begin = 0;

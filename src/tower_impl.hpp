@@ -67,6 +67,10 @@ struct VisionTower::Impl {
                                           const std::vector<int64_t>& layers, const EncodeOptions& options) const;
   /// Throws invalid_argument for a tower that was loaded without weights.
   void check_has_weights() const;
+  /// Throws unsupported_model for a family without video.
+  void check_has_video() const;
+  /// Throws invalid_argument if a stream is given to a tower on the CPU.
+  void check_stream(void* stream) const;
   void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };

@@ -166,7 +166,18 @@ arch::VideoTarget VisionTower::Impl::plan_video(Size frame, int64_t frames, cons
   return target;
 }
 
+void VisionTower::Impl::check_has_video() const {
+  if (!traits().has_video)
+    throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", traits().family);
+}
+
+void VisionTower::Impl::check_stream(void* stream) const {
+  if (stream != nullptr && device.kind == Device::Kind::cpu)
+    throw_error(ErrorCode::invalid_argument, "stream: expected none for a tower on {}, got one", to_string(device));
+}
+
 Patches VisionTower::Impl::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
+  check_stream(options.stream);
   std::vector<arch::ImageTarget> targets;
   int64_t total = 0;
   for (const Image& image : images) {

@@ -103,11 +103,15 @@ PreprocessOptions preprocess_options(const EmbedOptions& options) {
           .max_tokens = options.max_tokens,
           .resize = options.resize,
           .progress = options.progress,
-          .cancel = options.cancel};
+          .cancel = options.cancel,
+          .stream = options.stream};
 }
 
 EncodeOptions encode_options(const EmbedOptions& options) {
-  return {.embeddings_cpu = options.embeddings_cpu, .progress = options.progress, .cancel = options.cancel};
+  return {.embeddings_cpu = options.embeddings_cpu,
+          .progress = options.progress,
+          .cancel = options.cancel,
+          .stream = options.stream};
 }
 
 }  // namespace oriel

@@ -57,12 +57,19 @@ struct PreprocessOptions {
   ResizeBackend resize = ResizeBackend::torchvision;
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  void* stream = nullptr;  ///< as EncodeOptions::stream, for patches made on a GPU
 };
 
 struct EncodeOptions {
   bool embeddings_cpu = true;  ///< copy results to host memory; false leaves them on the tower's device
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  /// A cudaStream_t of the tower's GPU to work on; null: libtorch's current stream of the calling thread. What the call
+  /// reads on the GPU is read, and what it leaves there is valid, in the order of this stream; with embeddings_cpu =
+  /// false the host does not wait for it, but for the first calls of a size. The legacy default stream is
+  /// cudaStreamLegacy. Destroy a stream only when its work is done. invalid_argument for a tower on the CPU, for
+  /// cudaStreamPerThread (one name for many streams), and for a stream of another GPU where CUDA (12.8) can tell.
+  void* stream = nullptr;
 };
 
 /// Everything of one call from picture to MMEmbedding; the fields mean what they mean above.
@@ -77,6 +84,7 @@ struct EmbedOptions {
   TokenRows token_rows = {};  ///< for TokenLayout::exllamav2
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  void* stream = nullptr;
 };
 
 /// How the frames of a video are chosen and sized. The defaults are transformers': every frame, the file's pixel limits
@@ -132,11 +140,12 @@ struct Patches {
 /// A vision tower: preprocessing, transformer and projector of one checkpoint.
 ///
 /// All methods are const and may be called from many threads at once. Results in host memory are finished. Rows left on
-/// a GPU (embeddings_cpu = false) and patches made there are enqueued on libtorch's current stream of the calling
-/// thread and valid in its order; a tower must not be destroyed before such work is done. Compute on the CPU uses
-/// libtorch's threads (set_compute_threads). A tower that was moved from may only be assigned to or destroyed. Errors
-/// common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family does not
-/// take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
+/// a GPU (embeddings_cpu = false) and patches made there are enqueued on the options' stream, or else on libtorch's
+/// current stream of the calling thread, and valid in its order; a tower must not be destroyed before such work is
+/// done. Compute on the CPU uses libtorch's threads (set_compute_threads). A tower that was moved from may only be
+/// assigned to or destroyed. Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image
+/// (a shape that the family does not take; the message names the picture), cancelled, out_of_memory; after any of them
+/// the tower stays usable.
 class ORIEL_API VisionTower {
  public:
   /// Loads a Hugging Face checkpoint directory: config.json, processor_config.json or preprocessor_config.json, and
@@ -148,7 +157,7 @@ class ORIEL_API VisionTower {
   VisionTower& operator=(VisionTower&&) noexcept;
   ~VisionTower();
 
-  /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress and cancel.
+  /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress, cancel and stream.
   [[nodiscard]] ImagePlan plan(Size size, const PreprocessOptions& options = {}) const;
 
   /// A picture to the rows that the language model reads.
