@@ -52,7 +52,14 @@ std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patche
 }
 
 MMEmbedding VisionTower::get_video_embeddings(std::span<const Image> frames, const VideoOptions& options) const {
-  return std::move(impl_->embed(preprocess_video(frames, options), options.embed).front());
+  impl_->check_has_video();
+  return std::move(impl_->embed(impl_->preprocess_video_where_it_runs(frames, options), options.embed).front());
+}
+
+MMEmbedding VisionTower::get_video_embeddings(std::span<const DevicePixelView> frames,
+                                              const VideoOptions& options) const {
+  impl_->check_has_video();
+  return std::move(impl_->embed(impl_->preprocess_video_on_gpu(frames, options), options.embed).front());
 }
 
 Patches VisionTower::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
@@ -64,8 +71,13 @@ Patches VisionTower::preprocess(std::span<const DevicePixelView> images, const P
 }
 
 Patches VisionTower::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
-  if (!has_video()) throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", family());
+  impl_->check_has_video();
   return impl_->preprocess_video(frames, options);
+}
+
+Patches VisionTower::preprocess_video(std::span<const DevicePixelView> frames, const VideoOptions& options) const {
+  impl_->check_has_video();
+  return impl_->preprocess_video_on_gpu(frames, options);
 }
 
 std::vector<Tensor> VisionTower::encode(const Patches& patches, const EncodeOptions& options) const {

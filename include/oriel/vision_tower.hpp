@@ -177,6 +177,10 @@ class ORIEL_API VisionTower {
                                                               const EmbedOptions& options = {}) const;
   /// Frames of equal size to one embedding. Throws unsupported_model for families without video.
   [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const Image> frames, const VideoOptions& options = {}) const;
+  /// The same of frames that are in the memory of the tower's GPU already, called "frame 0", "frame 1", ... in
+  /// messages; else as pictures there.
+  [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const DevicePixelView> frames,
+                                                 const VideoOptions& options = {}) const;
 
   /// The stages one by one: pixels to patches, patches to rows, rows to embeddings.
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options = {}) const;
@@ -184,6 +188,9 @@ class ORIEL_API VisionTower {
   [[nodiscard]] Patches preprocess(std::span<const DevicePixelView> images,
                                    const PreprocessOptions& options = {}) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
+  /// The same on the tower's GPU, as preprocess does it.
+  [[nodiscard]] Patches preprocess_video(std::span<const DevicePixelView> frames,
+                                         const VideoOptions& options = {}) const;
   /// Rows [tokens, hidden] in the tower's dtype for every picture of `patches`.
   [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;
   /// Pixel limits and resize of the options must be left alone here: the pixels are done. Patches are not looked at for
