@@ -218,9 +218,14 @@ def exactness(build: Path, directory: Path, peer: Peer, picture: Path, scratch: 
     return result
 
 
+def planned(ours: dict) -> str:
+    """What plan() says of one picture next to what its first calls held at most; calls of several have no plan."""
+    return f"{ours['planned_bytes'] / ours['working_bytes']:.3f}" if ours["planned_bytes"] else "-"
+
+
 def table(results: list[dict]) -> str:
     columns = ["tower", "call", "patches", "oriel ms", "+-%", "eager ms", "compile ms", "eager /", "compile /", "must",
-               "goal", "of goal", "ceiling", "of ceiling", "MiB"]  # fmt: skip
+               "goal", "of goal", "ceiling", "of ceiling", "MiB", "planned"]  # fmt: skip
     rows = []
     for line in results:
         ours = statistics.median(line["oriel"]["ms"])
@@ -234,7 +239,7 @@ def table(results: list[dict]) -> str:
                      f"{must}{'' if ours <= must else ' !'}", f"{goal}", f"{ours / goal:.2f}",
                      f"{line['kernels']['ceiling_ms']:.2f}" if "kernels" in line else "-",
                      f"{100 * line['kernels']['ceiling_ms'] / ours:.0f}%" if "kernels" in line else "-",
-                     f"{line['oriel']['working_bytes'] / 2**20:.0f}"])  # fmt: skip
+                     f"{line['oriel']['working_bytes'] / 2**20:.0f}", planned(line["oriel"])])  # fmt: skip
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [columns, *rows])
 

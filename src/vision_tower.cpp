@@ -14,6 +14,7 @@ VisionTower::~VisionTower() = default;
 
 ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
   const arch::ImageTarget target = impl_->plan(size, options, "plan");
+  const ops::DeterministicProducts deterministic_products(impl_->deterministic);  // they take other memory
   const arch::Traits& traits = impl_->traits();
   const int64_t prompt_length = impl_->architecture->prompt_length(target.grid);
   const int64_t rows = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype));

@@ -108,8 +108,10 @@ struct ImagePlan {
   int64_t prompt_tokens = 0;
   /// Preprocessed patches: float32 in host memory for a tower on the CPU, in the tower's dtype on its GPU.
   int64_t pixel_bytes = 0;
-  /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device: on
-  /// the CPU within 5 percent of what is held at once, allocation by allocation.
+  /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device,
+  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: the first calls of a size. Later
+  /// ones take no more, and where they are replayed (docs/architecture.md) most of it stays held in between. Not
+  /// counted there: what libtorch's attention holds inside (float32, and chips before Hopper).
   int64_t working_bytes = 0;
   /// The rows, in the tower's dtype.
   int64_t embedding_bytes = 0;

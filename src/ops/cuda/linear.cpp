@@ -12,6 +12,8 @@
 namespace oriel::ops::cuda {
 namespace {
 
+static_assert(product_workspace_bytes == kernels::Matmul::workspace_bytes);
+
 const void* data_or_null(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
 
 /// Whether the kernel that holds the activation in its epilogue is for this product. Where bits may not depend on the
