@@ -51,17 +51,19 @@ std::vector<double> loop(const Encode& encode, double seconds, size_t least_call
 /// Per call, in microseconds.
 struct Sums {
   double busy = 0;          ///< something ran
-  double overlapped = 0;    ///< a second thing ran beside it
+  double overlapped = 0;    ///< a second thing ran beside it, or was there already and waited
   double gaps_inside = 0;   ///< nothing ran, between the first and the last of a call
   double gaps_between = 0;  ///< nothing ran, from the last of a call to the first of the next
 };
 
-Sums sum(const std::vector<TracedWork>& works, size_t calls) {
+/// Sets each work's `start` to the end of what was there before it: kernels may be launched ahead and wait on the GPU
+/// for the ones that they depend on, which is no time of theirs.
+Sums sum(std::vector<TracedWork>& works, size_t calls) {
   Sums sums;
   const size_t per_call = works.size() / calls;
   uint64_t until = works.front().start;
   for (size_t i = 0; i < works.size(); ++i) {
-    const TracedWork& work = works[i];
+    TracedWork& work = works[i];
     if (work.start > until)
       (i % per_call == 0 ? sums.gaps_between : sums.gaps_inside) += static_cast<double>(work.start - until);
     const uint64_t fresh = std::max(work.start, until);
@@ -69,6 +71,8 @@ Sums sum(const std::vector<TracedWork>& works, size_t calls) {
     sums.busy += static_cast<double>(end - fresh);
     sums.overlapped += static_cast<double>((work.end - work.start) - (end - fresh));
     until = std::max(until, work.end);
+    work.start = fresh;
+    work.end = end;
   }
   for (double* value : {&sums.busy, &sums.overlapped, &sums.gaps_inside, &sums.gaps_between})
     *value /= 1000.0 * static_cast<double>(calls);
@@ -104,7 +108,7 @@ void add_trace(bench::JsonLine& line, const Encode& encode, double seconds) {
     (void)loop(encode, seconds / 2, 3);
     (void)bench::take_trace();
     const std::vector<double> ms = loop(encode, seconds, 3);
-    const std::vector<TracedWork> works = bench::take_trace();
+    std::vector<TracedWork> works = bench::take_trace();
     bench::stop_trace();
     if (works.empty()) throw std::runtime_error("CUPTI recorded nothing");
     const Sums sums = sum(works, ms.size());
