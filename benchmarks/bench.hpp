@@ -35,6 +35,11 @@ class JsonLine {
     }
     return add_raw(key, "[" + list + "]");
   }
+  JsonLine& add(std::string_view key, std::span<const std::string> texts) {
+    std::string list;
+    for (const std::string& text : texts) list += (list.empty() ? "\"" : ", \"") + text + '"';
+    return add_raw(key, "[" + list + "]");
+  }
   void print() const {
     std::printf("{%s}\n", fields_.c_str());
     std::fflush(stdout);

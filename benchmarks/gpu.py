@@ -1,11 +1,12 @@
 """Towers on a GPU: oriel against transformers, eager and compiled, patches to rows, both in device memory.
 
-    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--parts calls kernels pictures] [--peers eager compile]
-                             [--cases NAME...] [--out FILE.jsonl]
+    python benchmarks/gpu.py --build BUILD [--towers NAME...] [--parts calls kernels pictures profile]
+                             [--compiled] [--cases NAME...] [--out FILE.jsonl]
 
 Writes random weights in the released sizes, checks first that our rows are as near to the float32 truth as those of
 transformers, then prints one table of medians and ratios. `kernels` adds what each call is made of and how near it is
-to what the card allows, `pictures` times JPEG files to rows. --out gets every figure as JSON lines.
+to what the card allows, `pictures` times JPEG files to rows, `profile` records what a call's time goes to while it runs
+in a loop. --out gets every figure as JSON lines.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import cases
+import gpu_compiled
 import gpu_kernels
 import gpu_pictures
+import gpu_profile
 
 sys.path.insert(0, str(cases.ROOT / "tests" / "goldens"))
 
@@ -139,27 +142,43 @@ def timed(torch, work, warm_up: int, repeats: int) -> list[float]:
     return ms
 
 
-def measure_peers(name: str, peer: Peer, peers: list[str], calls: dict, repeats: int) -> dict:
-    """call -> peer -> milliseconds; a peer that fails is left out with a line on stderr."""
+def measure_eager(peer: Peer, calls: dict, repeats: int) -> dict[str, dict]:
+    """call -> {"ms": [...]} or {"reason": why there are none}"""
     torch = peer.torch
-    results: dict = {call: {} for call in calls}
+    results: dict[str, dict] = {}
     for call, pictures in calls.items():
-        inputs = peer.inputs(pictures)
-        for kind in peers:
-            try:
-                work = peer.features
-                if kind == "compile":
-                    torch._dynamo.reset()
-                    mode = "default" if name == "qwen2_5_vl" else "reduce-overhead"
-                    work = torch.compile(peer.features, mode=mode, dynamic=False)
-                results[call][kind] = timed(torch, lambda: work(inputs), 3, repeats)
-            except Exception as error:  # whatever the peer raises, such as out of memory
-                say(f"{name} {call} {kind}: {type(error).__name__}: {str(error).splitlines()[0]}")
-            if kind == "compile":
-                torch._dynamo.reset()
-            gc.collect()
-            torch.cuda.empty_cache()
+        try:
+            inputs = peer.inputs(pictures)
+            results[call] = {"ms": timed(torch, lambda: peer.features(inputs), 3, repeats)}
+        except Exception as error:  # whatever the peer raises, such as out of memory
+            results[call] = {"reason": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        gc.collect()
+        torch.cuda.empty_cache()
     return results
+
+
+def measure_peers(
+    name: str, directory: Path, peer: Peer, calls: dict, arguments: argparse.Namespace
+) -> tuple[dict, dict]:
+    """Of every call: milliseconds by kind of peer; and what there is to say about the others, by kind."""
+    found = {}
+    if "eager" in arguments.peers:
+        peer.load(peer.torch.bfloat16)
+        found["eager"] = measure_eager(peer, calls, arguments.repeats)
+        peer.drop()
+    if arguments.compiled:
+        chosen = {k: v for k, v in calls.items() if not arguments.compile_cases or k in arguments.compile_cases}
+        found["compile"] = gpu_compiled.measure(name, directory, chosen, arguments.repeats, arguments.compile_seconds)
+    times: dict = {call: {} for call in calls}
+    remarks: dict = {call: {} for call in calls}
+    for kind, results in found.items():
+        for call, result in results.items():
+            if "ms" in result:
+                times[call][kind] = result["ms"]
+            if remark := result.get("reason") or result.get("note"):
+                remarks[call][kind] = remark
+                say(f"{name} {call} {kind}: {remark}")
+    return times, remarks
 
 
 def measure_ours(build: Path, directory: Path, calls: dict, dtype: str, repeats: int) -> dict:
@@ -199,9 +218,14 @@ def exactness(build: Path, directory: Path, peer: Peer, picture: Path, scratch: 
     return result
 
 
+def planned(ours: dict) -> str:
+    """What plan() says of one picture next to what its first calls held at most; calls of several have no plan."""
+    return f"{ours['planned_bytes'] / ours['working_bytes']:.3f}" if ours["planned_bytes"] else "-"
+
+
 def table(results: list[dict]) -> str:
     columns = ["tower", "call", "patches", "oriel ms", "+-%", "eager ms", "compile ms", "eager /", "compile /", "must",
-               "goal", "of goal", "ceiling", "of ceiling", "MiB"]  # fmt: skip
+               "goal", "of goal", "ceiling", "of ceiling", "MiB", "planned"]  # fmt: skip
     rows = []
     for line in results:
         ours = statistics.median(line["oriel"]["ms"])
@@ -215,13 +239,17 @@ def table(results: list[dict]) -> str:
                      f"{must}{'' if ours <= must else ' !'}", f"{goal}", f"{ours / goal:.2f}",
                      f"{line['kernels']['ceiling_ms']:.2f}" if "kernels" in line else "-",
                      f"{100 * line['kernels']['ceiling_ms'] / ours:.0f}%" if "kernels" in line else "-",
-                     f"{line['oriel']['working_bytes'] / 2**20:.0f}"])  # fmt: skip
+                     f"{line['oriel']['working_bytes'] / 2**20:.0f}", planned(line["oriel"])])  # fmt: skip
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [columns, *rows])
 
 
+def chosen_calls(name: str, arguments: argparse.Namespace) -> dict[str, list[tuple[int, int]]]:
+    return {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+
+
 def measure_calls(name: str, directory: Path, arguments: argparse.Namespace) -> list[dict]:
-    calls = {k: v for k, v in TOWERS[name].items() if not arguments.cases or k in arguments.cases}
+    calls = chosen_calls(name, arguments)
     peer = Peer(name, directory)
     close = {}
     if not arguments.skip_exactness:
@@ -229,18 +257,10 @@ def measure_calls(name: str, directory: Path, arguments: argparse.Namespace) -> 
         cases.write_picture((700, 500), picture)
         close = exactness(arguments.build, directory, peer, picture, arguments.checkpoints)
         say(f"{name}: distance from float32: " + ", ".join(f"{k} {v:.2e}" for k, v in close.items()))
-    peers: dict = {}
-    if arguments.peers:
-        peer.load(peer.torch.bfloat16)
-        for kind in arguments.peers:
-            some = calls if kind == "eager" or not arguments.compile_cases else {
-                k: v for k, v in calls.items() if k in arguments.compile_cases}  # fmt: skip
-            for call, ms in measure_peers(name, peer, [kind], some, arguments.repeats).items():
-                peers.setdefault(call, {}).update(ms)
-        peer.drop()
+    peers, remarks = measure_peers(name, directory, peer, calls, arguments)
     ours = measure_ours(arguments.build, directory, calls, "bfloat16", arguments.repeats)
-    lines = [{"tower": name, "call": call, "oriel": ours[call], "peers": peers.get(call, {}), "exactness": close}
-             for call in calls]  # fmt: skip
+    lines = [{"tower": name, "call": call, "oriel": ours[call], "peers": peers[call], "remarks": remarks[call],
+              "exactness": close} for call in calls]  # fmt: skip
     if "kernels" in arguments.parts:
         for line in lines:
             line["kernels"] = gpu_kernels.measure(arguments.build, name, calls[line["call"]])
@@ -267,18 +287,21 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="build folder with ORIEL_CUDA and the benchmarks")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/gpu-checkpoints"), help="kept between runs")
     parser.add_argument("--towers", nargs="+", choices=list(TOWERS), default=list(TOWERS))
-    parser.add_argument("--parts", nargs="+", choices=["calls", "kernels", "pictures"], default=["calls"])
+    parser.add_argument("--parts", nargs="+", choices=["calls", "kernels", "pictures", "profile"], default=["calls"])
     parser.add_argument("--stream", type=int, default=200, help="pictures of the stream (default: 200)")
     parser.add_argument("--decoders", type=int, default=4, help="threads that decode ahead (default: 4)")
-    parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
+    parser.add_argument("--peers", nargs="*", choices=["eager"], default=["eager"], help="none after it: ours alone")
+    parser.add_argument("--compiled", action="store_true",
+                        help="torch.compile'd, too (reduce-overhead, static shapes; Qwen2.5-VL: default mode)")  # fmt: skip
+    parser.add_argument("--compile-seconds", type=float, default=150, help="limit of one compiled call (default: 150)")
     parser.add_argument("--cases", nargs="+", help="calls by name (default: all)")
-    parser.add_argument("--compile-cases", nargs="+", help="calls that the compiled peer runs, too (default: all)")
+    parser.add_argument("--compile-cases", nargs="+", help="calls that the compiled peer runs (default: all)")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--skip-exactness", action="store_true")
     parser.add_argument("--out", type=Path, help="JSON lines")
     arguments = parser.parse_args()
 
-    results, streams = [], []
+    results, streams, profiles = [], [], []
     for name in arguments.towers:
         directory = make_checkpoint(name, arguments.checkpoints / name)
         if "calls" in arguments.parts:
@@ -289,12 +312,22 @@ def main() -> None:
             lines = measure_pictures(name, directory, arguments)
             print(gpu_pictures.table(lines), flush=True)
             streams += lines
+        if "profile" in arguments.parts:
+            lines = gpu_profile.measure(arguments.build, name, directory, chosen_calls(name, arguments))
+            for line in lines:
+                print(f"\n{name} {line['case']}\n\n{gpu_profile.kernel_table(line)}", flush=True)
+            profiles += lines
     if arguments.out:
-        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams))
+        arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams + profiles))
     if results:
         print("\n" + table(results))
+        for line in results:
+            for kind, remark in line["remarks"].items():
+                print(f"{line['tower']} {line['call']}, {kind}: {remark}")
     if streams:
         print("\n" + gpu_pictures.table(streams))
+    if profiles:
+        print(f"\n{gpu_profile.table(profiles)}\n\n{gpu_profile.product_table(profiles)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@
 #include "cache_directory.hpp"
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "ops/device.hpp"
+#include "tensor_types.hpp"
 #include "tower_impl.hpp"
 
 namespace oriel {
@@ -122,6 +124,8 @@ MMEmbedding EmbeddingCache::Impl::produce(const Key& key, ContentHash content, c
     return embed.embeddings_cpu ? *stored : stored->to(tower.device());
   }
   MMEmbedding embedding = encode();
+  // Hits come on other streams, and the file is written on this thread's current one.
+  if (!embed.embeddings_cpu) ops::wait_for(embed.stream, to_torch_device(tower.device()));
   directory.write(key, embedding);
   const std::lock_guard guard(mutex);
   ++stats.misses;

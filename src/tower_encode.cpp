@@ -151,6 +151,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_one_by_one(const Patches& p
 VisionTower::Impl::Encoded VisionTower::Impl::encode(const Patches& patches, const std::vector<int64_t>& layers,
                                                      const EncodeOptions& options) const {
   check_has_weights();
+  check_stream(options.stream);
   if (patches.images.empty()) return {};
   return encode_checked(patches, checked_grids(patches, traits().vit.patch_values, device, dtype), layers, options);
 }
@@ -166,6 +167,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
   Encoded encoded = with_torch_errors("encode", [&]() -> Encoded {
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
+    const ops::CallersStream on_stream(options.stream, where);
     check_fits(grids, where);
     PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
@@ -208,6 +210,7 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  check_stream(options.stream);
   if (patches.images.empty()) return {};
   const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
   for (const PatchedImage& image : patches.images)
@@ -237,6 +240,7 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
       throw_error(ErrorCode::unavailable, "layout exllamav2: {}", prompt.unavailable);
     if (baked && !prompt.tokens.empty()) {
       const c10::InferenceMode guard;
+      const ops::CallersStream on_stream(options.embeddings_cpu ? nullptr : options.stream, own.device());
       own = bake_special_rows(own, prompt, options.token_rows);
       info.pre_tokens = prompt.pre_tokens;
       info.post_tokens = prompt.post_tokens;

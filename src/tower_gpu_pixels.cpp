@@ -1,11 +1,16 @@
 // Patches made on the tower's GPU: pictures go there as bytes, a quarter to a sixteenth of what patches in float32 are.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
+#include <optional>
 #include <oriel/torch.hpp>
+#include <utility>
 
 #include "core/error.hpp"
+#include "core/hash.hpp"
+#include "ops/device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
@@ -44,6 +49,32 @@ void check_sides(Size size, const std::string& name) {
                 size.width, size.height);
 }
 
+/// The hash that the CPU's path gives the video; unknown for frames on the GPU.
+template <typename GpuPicture>
+ContentHash hash_of(std::span<const GpuPicture> frames, const arch::VideoTarget& plan) {
+  if (frames[0].host == nullptr) return {};
+  Hasher hasher;
+  for (const int64_t index : plan.frame_indices)
+    hasher.update(frames[static_cast<size_t>(index)].host->content_hash().to_string());
+  return hasher.digest();
+}
+
+/// How the frames of one temporal slot lie, if one launch can read them.
+std::optional<ops::DevicePicture> as_one_picture(const std::vector<ops::DevicePicture>& frames) {
+  ops::DevicePicture all = frames[0];
+  const auto distance = [&](size_t i) {
+    return static_cast<int64_t>(reinterpret_cast<intptr_t>(frames[i].pixels) -
+                                reinterpret_cast<intptr_t>(frames[i - 1].pixels));
+  };
+  if (frames.size() > 1) all.frame_stride = distance(1);
+  for (size_t i = 1; i < frames.size(); ++i)
+    if (frames[i].row_stride != all.row_stride || frames[i].column_stride != all.column_stride ||
+        frames[i].channel_stride != all.channel_stride || distance(i) != all.frame_stride)
+      return std::nullopt;
+  all.frames = all.frame_stride == 0 ? 1 : static_cast<int64_t>(frames.size());  // one stands for all
+  return all;
+}
+
 }  // namespace
 
 Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> pictures,
@@ -63,6 +94,7 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
   with_torch_errors("preprocess", [&] {
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
+    const ops::CallersStream on_stream(options.stream, where);
     const at::Tensor values =
         at::empty({total, traits().pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     int64_t begin = 0;
@@ -90,6 +122,89 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
     result.values = from_torch(values);
   });
   return result;
+}
+
+void VisionTower::Impl::write_slot(const std::vector<const GpuPicture*>& frames, Size target, ResizeBackend resize,
+                                   const at::Tensor& rows) const {
+  const image::PixelSpec& pixels = traits().video_pixels;
+  std::vector<ops::DevicePicture> views;
+  at::Tensor uploaded;
+  if (frames[0]->host != nullptr) {
+    std::vector<std::span<const uint8_t>> bytes;
+    for (const GpuPicture* frame : frames) bytes.push_back(frame->host->rgb());
+    uploaded = ops::upload_pictures(bytes, rows.device());
+    const auto* data = uploaded.const_data_ptr<uint8_t>();
+    for (const GpuPicture* frame : frames) {
+      views.push_back(view_of(frame->pixels));
+      views.back().pixels = std::exchange(data, data + frame->host->rgb().size());
+    }
+  } else {
+    for (const GpuPicture* frame : frames) views.push_back(view_of(frame->pixels));
+  }
+  if (const auto all = as_one_picture(views))
+    return pixel_kernels.write_patches(*all, target, pixels, arithmetic(resize), rows);
+  // Each frame by itself fills all places of the slot; its own one is taken.
+  const at::Tensor filled = at::empty_like(rows);
+  const auto place = [&](const at::Tensor& x, size_t frame) {
+    return x.view({x.size(0), 3, pixels.temporal, pixels.patch * pixels.patch}).select(2, static_cast<int64_t>(frame));
+  };
+  for (size_t i = 0; i < views.size(); ++i) {
+    pixel_kernels.write_patches(views[i], target, pixels, arithmetic(resize), filled);
+    place(rows, i).copy_(place(filled, i));
+  }
+}
+
+Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> frames,
+                                                   const VideoOptions& options) const {
+  for (const GpuPicture& frame : frames)
+    if (frame.host == nullptr) check(frame.pixels, frame.name, device);
+  const auto frame = [&](size_t i) { return Frame{frames[i].pixels.size, frames[i].name}; };
+  const arch::VideoTarget plan = plan_frames(static_cast<int64_t>(frames.size()), frame, options);
+  const Size size = frames[0].pixels.size;
+  check_sides(size, frames[0].name);
+  check_sides(plan.target.resized, frames[0].name);
+  const image::PixelSpec& pixels = traits().video_pixels;
+  const Grid grid = plan.target.grid;
+
+  const c10::InferenceMode guard;
+  Patches result;
+  with_torch_errors("preprocess", [&] {
+    const c10::Device where = to_torch_device(device);
+    const c10::DeviceGuard device_guard(where);
+    const ops::CallersStream on_stream(options.embed.stream, where);
+    const at::Tensor values =
+        at::empty({grid.patches(), pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
+    const int64_t slot_patches = grid.h * grid.w;
+    for (int64_t slot = 0; slot < grid.t; ++slot) {
+      check_cancelled(options.embed.cancel);
+      std::vector<const GpuPicture*> of_slot;
+      for (int64_t k = 0; k < pixels.temporal; ++k)
+        of_slot.push_back(&frames[frame_at(plan, slot * pixels.temporal + k)]);
+      write_slot(of_slot, plan.target.resized, options.embed.resize,
+                 values.narrow(0, slot * slot_patches, slot_patches));
+      call_back(options.embed.progress, Progress{Progress::Stage::preprocess, slot + 1, grid.t});
+    }
+    result.values = from_torch(values);
+  });
+  result.images.push_back(patched_video(plan, size, frames[0].name, hash_of(frames, plan)));
+  return result;
+}
+
+Patches VisionTower::Impl::preprocess_video_where_it_runs(std::span<const Image> frames,
+                                                          const VideoOptions& options) const {
+  if (device.kind == Device::Kind::cpu) return preprocess_video(frames, options);
+  std::vector<GpuPicture> pictures;
+  for (const Image& frame : frames)
+    pictures.push_back({.host = &frame, .pixels = {.size = frame.size()}, .name = frame.name()});
+  return preprocess_video_on_gpu(pictures, options);
+}
+
+Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const DevicePixelView> frames,
+                                                   const VideoOptions& options) const {
+  std::vector<GpuPicture> pictures;
+  for (size_t i = 0; i < frames.size(); ++i)
+    pictures.push_back({.host = nullptr, .pixels = frames[i], .name = "frame " + std::to_string(i)});
+  return preprocess_video_on_gpu(pictures, options);
 }
 
 Patches VisionTower::Impl::preprocess_where_it_runs(std::span<const Image> images,

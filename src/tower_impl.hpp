@@ -2,6 +2,8 @@
 // What a VisionTower holds, and what its source files share.
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <oriel/vision_tower.hpp>
@@ -38,19 +40,34 @@ struct VisionTower::Impl {
   [[nodiscard]] arch::ImageTarget plan(Size size, const PreprocessOptions& options, const std::string& name) const;
   [[nodiscard]] arch::VideoTarget plan_video(Size frame, int64_t frames, const VideoOptions& options,
                                              const std::string& name) const;
-  [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
-  /// On the tower's device: float32 in host memory for a tower on the CPU, the tower's dtype on a GPU.
-  [[nodiscard]] Patches preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options) const;
-  [[nodiscard]] Patches preprocess_on_gpu(std::span<const DevicePixelView> images,
-                                          const PreprocessOptions& options) const;
   /// A picture in host memory, or pixels on the GPU.
   struct GpuPicture {
     const Image* host = nullptr;
     DevicePixelView pixels;  ///< of a picture in host memory the size alone
     std::string name;
   };
+  [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
+  /// On the tower's device: float32 in host memory for a tower on the CPU, the tower's dtype on a GPU.
+  [[nodiscard]] Patches preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options) const;
+  [[nodiscard]] Patches preprocess_on_gpu(std::span<const DevicePixelView> images,
+                                          const PreprocessOptions& options) const;
   [[nodiscard]] Patches preprocess_on_gpu(std::span<const GpuPicture> pictures, const PreprocessOptions& options) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options) const;
+  [[nodiscard]] Patches preprocess_video_where_it_runs(std::span<const Image> frames,
+                                                       const VideoOptions& options) const;
+  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const DevicePixelView> frames,
+                                                const VideoOptions& options) const;
+  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const GpuPicture> frames, const VideoOptions& options) const;
+  /// The rows of one temporal slot, whose frames are all in host memory or all on the GPU.
+  void write_slot(const std::vector<const GpuPicture*>& frames, Size target, ResizeBackend resize,
+                  const at::Tensor& rows) const;
+  /// What frames of these sizes and names, all of one size, become.
+  struct Frame {
+    Size size;
+    const std::string& name;
+  };
+  [[nodiscard]] arch::VideoTarget plan_frames(int64_t count, const std::function<Frame(size_t)>& frame,
+                                              const VideoOptions& options) const;
 
   [[nodiscard]] PlacedArrangement arrange(const std::vector<Grid>& grids) const;
   struct Encoded {
@@ -67,6 +84,10 @@ struct VisionTower::Impl {
                                           const std::vector<int64_t>& layers, const EncodeOptions& options) const;
   /// Throws invalid_argument for a tower that was loaded without weights.
   void check_has_weights() const;
+  /// Throws unsupported_model for a family without video.
+  void check_has_video() const;
+  /// Throws invalid_argument if a stream is given to a tower on the CPU.
+  void check_stream(void* stream) const;
   void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };
@@ -76,6 +97,13 @@ struct VisionTower::Impl {
 [[nodiscard]] EncodeOptions encode_options(const EmbedOptions& options);
 
 [[nodiscard]] image::ResizeArithmetic arithmetic(ResizeBackend backend);
+
+/// The frame at a place of the temporal slots: the last one is repeated until its slot is full.
+[[nodiscard]] inline size_t frame_at(const arch::VideoTarget& plan, int64_t place) {
+  return static_cast<size_t>(plan.frame_indices[std::min(static_cast<size_t>(place), plan.frame_indices.size() - 1)]);
+}
+[[nodiscard]] PatchedImage patched_video(const arch::VideoTarget& plan, Size frame, const std::string& name,
+                                         ContentHash content);
 
 /// Throws limit_exceeded if there is a limit of tokens and `rows` are more.
 void check_tokens(int64_t rows, const std::optional<int64_t>& most, const std::string& name,

@@ -1,21 +1,21 @@
 // How much memory a call takes at its peak, counted along the way of encode (tower_encode.cpp) and of a block
-// (nn/vit.cpp): whoever changes when a tensor is made or let go there changes this count too. What oneDNN's products
-// hold inside is not counted: some 100 kB on a processor that multiplies the dtype itself. For bfloat16 on one
+// (nn/vit.cpp): whoever changes when a tensor is made or let go there changes this count too. On the CPU, what oneDNN's
+// products hold inside is not counted: some 100 kB on a processor that multiplies the dtype itself. For bfloat16 on one
 // with AVX-512 but not its bfloat16 instructions they also hold results in float32, which takes two to three times what
-// is counted.
+// is counted. On a GPU, what libtorch's attention holds inside is not (float32, chips before Hopper).
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "ops/activation.hpp"
+#include "ops/linear.hpp"
 #include "tensor_types.hpp"
 #include "tower_impl.hpp"
 
 namespace oriel {
 namespace {
-
-constexpr int64_t product_workspace = int64_t{32} << 20;  // of a matrix product on a GPU (kernels/matmul.h)
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -54,54 +54,106 @@ int64_t activation_scratch(const nn::VitSpec& vit, int64_t patches, DType dtype)
   return std::min(patches * vit.mlp_width, ops::quick_gelu_stretch) * static_cast<int64_t>(size_in_bytes(dtype));
 }
 
-/// Values of the tower's dtype for every patch, one number for each step that may be the peak.
-struct Steps {
-  int64_t gather;     ///< patches in another dtype, and these in another order
-  int64_t embed;      ///< patches, positions, hidden states, their norm
-  int64_t attention;  ///< the block's input, its q, k and v, and the result
-  int64_t mlp;        ///< the MLP's input, its norm, the middle, and what a gated one's is made of
-  int64_t features;   ///< hidden states side by side, and what they come from
+/// What is held for every feature that is made before the last one, and for all of them, in values a patch.
+struct Features {
+  int64_t earlier;
+  int64_t all;
+  explicit Features(const nn::VitSpec& vit)
+      : earlier((static_cast<int64_t>(vit.feature_layers.size()) - 1) * vit.width), all(earlier + vit.width) {}
+  /// Hidden states side by side, and what they come from.
+  [[nodiscard]] int64_t while_made() const { return 2 * all; }
 };
 
-Steps count(const arch::Traits& traits, int64_t patches, DType dtype, Device device) {
+int64_t peak_bytes_on_cpu(const arch::Traits& traits, const Grid& grid, DType dtype) {
   const nn::VitSpec& vit = traits.vit;
-  const bool on_cpu = device == Device::cpu();
-  const auto layers = static_cast<int64_t>(vit.feature_layers.size());
-  const int64_t copies = (on_cpu && dtype != DType::float32 ? 1 : 0) + (traits.footprint.order ? 1 : 0);
-  const int64_t kept = (layers - 1) * vit.width;  // features of earlier blocks
+  const auto element = static_cast<int64_t>(size_in_bytes(dtype));
+  const int64_t patches = grid.patches();
+  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
+  const arch::Footprint& footprint = traits.footprint;
+  const Features features(vit);
+
+  // Values for every patch, of each step that may be the peak.
+  const int64_t copies = (dtype != DType::float32 ? 1 : 0) + (footprint.order ? 1 : 0);
   const int64_t middles = vit.gated_mlp ? ops::GatedLinear::results_held({patches, vit.mlp_width, vit.activation},
-                                                                         to_scalar_type(dtype), to_torch_device(device))
+                                                                         to_scalar_type(dtype), at::kCPU)
                                         : 1;
-  const int64_t embedding = traits.footprint.positions || vit.norm_before_blocks ? 2 : 1;
-  return {.gather = copies * vit.patch_values,
-          .embed = std::min<int64_t>(copies, 1) * vit.patch_values + embedding * vit.width,
-          .attention = kept + 5 * vit.width,
-          .mlp = kept + 2 * vit.width + middles * vit.mlp_width,
-          .features = (layers == 1 ? 2 : 2 * layers) * vit.width};
+  const int64_t gather = copies * vit.patch_values;  // patches in another dtype, and these in another order
+  const int64_t embed = std::min<int64_t>(copies, 1) * vit.patch_values +
+                        (footprint.positions || vit.norm_before_blocks ? 2 : 1) * vit.width;
+  const int64_t attention = features.earlier + 5 * vit.width;  // the block's input, its q, k and v, and the result
+  const int64_t mlp = features.earlier + 2 * vit.width + middles * vit.mlp_width;
+
+  const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
+  const int64_t tables = footprint.rotary ? patches * 2 * vit.head_dim() * int64_t{sizeof(float)} : 0;
+  const int64_t in_tower = std::max({patches * std::max({gather, embed, features.while_made()}) * element,
+                                     patches * attention * element + attention_scratch(vit, grid, dtype),
+                                     patches * mlp * element + activation_scratch(vit, patches, dtype)});
+  const int64_t projection = (patches * features.all + rows * footprint.projector_values) * element;
+  return order + std::max(tables + in_tower, projection);
+}
+
+int64_t padded(int64_t columns) { return round_up(columns, ops::column_multiple); }
+
+/// The tower itself over so many rows, beside what it is given.
+int64_t tower_bytes_on_gpu(const nn::VitSpec& vit, int64_t rows, DType dtype, c10::Device where) {
+  constexpr int64_t workspace = ops::product_workspace_bytes;
+  const int64_t value = rows * static_cast<int64_t>(size_in_bytes(dtype));  // one of every row
+  const Features features(vit);
+  const auto padded_copy = [](int64_t columns) { return columns == padded(columns) ? 0 : padded(columns); };
+
+  const int64_t embed = (padded_copy(vit.patch_values) + vit.width) * value + workspace;
+  const int64_t attention = (features.earlier + 5 * vit.width) * value + workspace;  // at the product of q, k and v
+  const int64_t middle = vit.gated_mlp ? padded(vit.mlp_width) : vit.mlp_width;
+  const int64_t around = features.earlier + 2 * vit.width;
+  int64_t mlp = (around + middle + padded_copy(middle)) * value + workspace;
+  // Where the gate has a kernel of its own, gate and up are held with the product's workspace, then with the result.
+  if (vit.gated_mlp &&
+      ops::GatedLinear::results_held({rows, vit.mlp_width, vit.activation}, to_scalar_type(dtype), where) > 1)
+    mlp = std::max({mlp, (around + 2 * middle) * value + workspace, (around + 3 * middle) * value});
+  return std::max({embed, attention, mlp, features.while_made() * value});
+}
+
+/// The first calls of a size: later ones find the arrangement made and, where they are replayed, the graph's memory
+/// held by libtorch's allocator.
+int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dtype, c10::Device where) {
+  const nn::VitSpec& vit = traits.vit;
+  const auto element = static_cast<int64_t>(size_in_bytes(dtype));
+  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
+  const arch::Footprint& footprint = traits.footprint;
+  const std::optional<int64_t> graph_rows = nn::graph_rows(vit, patches, to_scalar_type(dtype), where);
+  const bool kept = patches <= ArrangementCache::most_patches;
+
+  const int64_t tables = footprint.rotary ? 3 * vit.head_dim() * int64_t{sizeof(float)} : 0;  // of every row
+  const int64_t positions = footprint.positions ? vit.width * element : 0;
+  const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
+  const int64_t gathered = footprint.order ? patches * vit.patch_values * element : 0;
+  const int64_t all_features = patches * Features(vit).all * element;
+  const int64_t undone = footprint.order ? all_features : 0;
+  const int64_t projection =
+      all_features + std::max(undone, rows * footprint.projector_values * element +
+                                          (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0));
+  if (graph_rows) {
+    const int64_t arrangement = order + patches * (tables + positions);
+    const int64_t rooms = *graph_rows * (vit.patch_values * element + tables + positions);
+    const int64_t kept_features = *graph_rows * Features(vit).all * element;
+    return arrangement + rooms +
+           std::max(gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where), kept_features + projection);
+  }
+  // What is not kept of the arrangement goes with the step that needs it.
+  const int64_t given = gathered + patches * positions;
+  const int64_t in_embed =
+      given + patches * (vit.norm_before_blocks ? 2 : 1) * vit.width * element + ops::product_workspace_bytes;
+  const int64_t behind_embed = (kept ? patches * positions : 0) + tower_bytes_on_gpu(vit, patches, dtype, where);
+  return order + std::max(patches * tables + std::max(in_embed, behind_embed),
+                          (kept ? patches * (tables + positions) : 0) + projection);
 }
 
 }  // namespace
 
 int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, Device device) {
-  const auto element = static_cast<int64_t>(size_in_bytes(dtype));
-  const int64_t patches = grid.patches();
-  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
-  const arch::Footprint& footprint = traits.footprint;
-  const bool on_cpu = device == Device::cpu();
-  const Steps steps = count(traits, patches, dtype, device);
-
-  const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
-  const int64_t tables =
-      footprint.rotary ? patches * (on_cpu ? 2 : 3) * traits.vit.head_dim() * int64_t{sizeof(float)} : 0;
-  const int64_t attention = on_cpu ? attention_scratch(traits.vit, grid, dtype) : 0;
-  const int64_t activation = on_cpu ? activation_scratch(traits.vit, patches, dtype) : 0;
-  const int64_t workspace = on_cpu ? 0 : product_workspace;
-  const int64_t features = patches * static_cast<int64_t>(traits.vit.feature_layers.size()) * traits.vit.width;
-  const int64_t projection = (features + rows * footprint.projector_values) * element;
-  const int64_t in_tower =
-      std::max({patches * std::max({steps.gather, steps.embed, steps.features}) * element,
-                patches * steps.attention * element + attention, patches * steps.mlp * element + activation});
-  return order + workspace + std::max(tables + in_tower, projection);
+  if (device.kind == Device::Kind::cuda)
+    return peak_bytes_on_gpu(traits, grid.patches(), dtype, to_torch_device(device));
+  return peak_bytes_on_cpu(traits, grid, dtype);
 }
 
 }  // namespace oriel

@@ -166,7 +166,18 @@ arch::VideoTarget VisionTower::Impl::plan_video(Size frame, int64_t frames, cons
   return target;
 }
 
+void VisionTower::Impl::check_has_video() const {
+  if (!traits().has_video)
+    throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", traits().family);
+}
+
+void VisionTower::Impl::check_stream(void* stream) const {
+  if (stream != nullptr && device.kind == Device::Kind::cpu)
+    throw_error(ErrorCode::invalid_argument, "stream: expected none for a tower on {}, got one", to_string(device));
+}
+
 Patches VisionTower::Impl::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
+  check_stream(options.stream);
   std::vector<arch::ImageTarget> targets;
   int64_t total = 0;
   for (const Image& image : images) {
@@ -199,18 +210,23 @@ Patches VisionTower::Impl::preprocess(std::span<const Image> images, const Prepr
   return result;
 }
 
-Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
-  if (frames.empty()) throw_error(ErrorCode::invalid_argument, "video: expected at least one frame, got none");
-  for (const Image& frame : frames)
-    if (frame.size() != frames[0].size())
+arch::VideoTarget VisionTower::Impl::plan_frames(int64_t count, const std::function<Frame(size_t)>& frame,
+                                                 const VideoOptions& options) const {
+  check_stream(options.embed.stream);
+  if (count == 0) throw_error(ErrorCode::invalid_argument, "video: expected at least one frame, got none");
+  const Frame first = frame(0);
+  for (size_t i = 1; i < static_cast<size_t>(count); ++i)
+    if (const Frame other = frame(i); other.size != first.size)
       throw_error(ErrorCode::invalid_argument, "{}: expected a frame of {} x {} as the first one, got {} x {}",
-                  frame.name(), frames[0].size().width, frames[0].size().height, frame.size().width,
-                  frame.size().height);
-  const arch::VideoTarget plan =
-      plan_video(frames[0].size(), static_cast<int64_t>(frames.size()), options, frames[0].name());
+                  other.name, first.size.width, first.size.height, other.size.width, other.size.height);
+  return plan_video(first.size, count, options, first.name);
+}
+
+Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
+  const auto frame = [&](size_t i) { return Frame{frames[i].size(), frames[i].name()}; };
+  const arch::VideoTarget plan = plan_frames(static_cast<int64_t>(frames.size()), frame, options);
   const image::PixelSpec& pixels = traits().video_pixels;
   const Grid grid = plan.target.grid;
-  const auto& kept = plan.frame_indices;
 
   const c10::InferenceMode guard;
   Hasher hasher;
@@ -220,25 +236,28 @@ Patches VisionTower::Impl::preprocess_video(std::span<const Image> frames, const
     for (int64_t slot = 0; slot < grid.t; ++slot) {
       check_cancelled(options.embed.cancel);
       std::vector<image::RgbView> views;
-      for (int64_t k = 0; k < pixels.temporal; ++k) {
-        const auto place = std::min(static_cast<size_t>(slot * pixels.temporal + k), kept.size() - 1);
-        views.push_back(view_of(frames[static_cast<size_t>(kept[place])]));
-      }
+      for (int64_t k = 0; k < pixels.temporal; ++k)
+        views.push_back(view_of(frames[frame_at(plan, slot * pixels.temporal + k)]));
       image::write_patches(views, plan.target.resized, pixels, arithmetic(options.embed.resize), *pool,
                            buffer.rows(slot * grid.h * grid.w, grid.h * grid.w));
       call_back(options.embed.progress, Progress{Progress::Stage::preprocess, slot + 1, grid.t});
     }
     result.values = from_torch(buffer.values);
   });
-  for (const int64_t index : kept) hasher.update(frames[static_cast<size_t>(index)].content_hash().to_string());
-  result.images.push_back({.grid = grid,
-                           .original = frames[0].size(),
-                           .resized = plan.target.resized,
-                           .name = frames[0].name(),
-                           .content_hash = hasher.digest(),
-                           .is_video = true,
-                           .seconds_per_slot = plan.seconds_per_slot});
+  for (const int64_t index : plan.frame_indices)
+    hasher.update(frames[static_cast<size_t>(index)].content_hash().to_string());
+  result.images.push_back(patched_video(plan, frames[0].size(), frames[0].name(), hasher.digest()));
   return result;
+}
+
+PatchedImage patched_video(const arch::VideoTarget& plan, Size frame, const std::string& name, ContentHash content) {
+  return {.grid = plan.target.grid,
+          .original = frame,
+          .resized = plan.target.resized,
+          .name = name,
+          .content_hash = content,
+          .is_video = true,
+          .seconds_per_slot = plan.seconds_per_slot};
 }
 
 }  // namespace oriel

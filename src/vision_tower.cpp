@@ -14,6 +14,7 @@ VisionTower::~VisionTower() = default;
 
 ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
   const arch::ImageTarget target = impl_->plan(size, options, "plan");
+  const ops::DeterministicProducts deterministic_products(impl_->deterministic);  // they take other memory
   const arch::Traits& traits = impl_->traits();
   const int64_t prompt_length = impl_->architecture->prompt_length(target.grid);
   const int64_t rows = target.rows * traits.row_width * static_cast<int64_t>(size_in_bytes(impl_->dtype));
@@ -52,7 +53,14 @@ std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patche
 }
 
 MMEmbedding VisionTower::get_video_embeddings(std::span<const Image> frames, const VideoOptions& options) const {
-  return std::move(impl_->embed(preprocess_video(frames, options), options.embed).front());
+  impl_->check_has_video();
+  return std::move(impl_->embed(impl_->preprocess_video_where_it_runs(frames, options), options.embed).front());
+}
+
+MMEmbedding VisionTower::get_video_embeddings(std::span<const DevicePixelView> frames,
+                                              const VideoOptions& options) const {
+  impl_->check_has_video();
+  return std::move(impl_->embed(impl_->preprocess_video_on_gpu(frames, options), options.embed).front());
 }
 
 Patches VisionTower::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
@@ -64,8 +72,13 @@ Patches VisionTower::preprocess(std::span<const DevicePixelView> images, const P
 }
 
 Patches VisionTower::preprocess_video(std::span<const Image> frames, const VideoOptions& options) const {
-  if (!has_video()) throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", family());
+  impl_->check_has_video();
   return impl_->preprocess_video(frames, options);
+}
+
+Patches VisionTower::preprocess_video(std::span<const DevicePixelView> frames, const VideoOptions& options) const {
+  impl_->check_has_video();
+  return impl_->preprocess_video_on_gpu(frames, options);
 }
 
 std::vector<Tensor> VisionTower::encode(const Patches& patches, const EncodeOptions& options) const {
@@ -103,11 +116,15 @@ PreprocessOptions preprocess_options(const EmbedOptions& options) {
           .max_tokens = options.max_tokens,
           .resize = options.resize,
           .progress = options.progress,
-          .cancel = options.cancel};
+          .cancel = options.cancel,
+          .stream = options.stream};
 }
 
 EncodeOptions encode_options(const EmbedOptions& options) {
-  return {.embeddings_cpu = options.embeddings_cpu, .progress = options.progress, .cancel = options.cancel};
+  return {.embeddings_cpu = options.embeddings_cpu,
+          .progress = options.progress,
+          .cancel = options.cancel,
+          .stream = options.stream};
 }
 
 }  // namespace oriel

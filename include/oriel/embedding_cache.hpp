@@ -40,7 +40,8 @@ struct CacheStats {
 /// bytes run out; embeddings that a caller still holds live on with the caller. Bytes count rows alone.
 ///
 /// All methods may be called from many threads at once. Threads that ask for a picture which another is encoding wait
-/// for it; if that call fails, one of them encodes instead. The tower is used outside the cache's lock.
+/// for it; if that call fails, one of them encodes instead. The tower is used outside the cache's lock. Rows on a GPU
+/// are finished when a call returns, so that hits may come on any stream; a miss waits for them.
 class ORIEL_API EmbeddingCache {
  public:
   /// Throws invalid_argument for negative limits, file_error if the directory can't be made.

@@ -69,8 +69,9 @@ struct PixelView {
 };
 
 /// Raw 8-bit RGB pixels of the caller in the memory of the GPU that a tower runs on, such as a video decoder leaves
-/// them: interleaved, with a fourth byte to skip, in planes, bottom up. They are read in the order of the tower's
-/// stream (the calling thread's current CUDA stream as libtorch knows it) and must stay until that work is done.
+/// them: interleaved, with a fourth byte to skip, in planes, bottom up. They are read in the order of the call's stream
+/// (EmbedOptions::stream, or else the calling thread's current CUDA stream as libtorch knows it) and must stay until
+/// that work is done.
 struct DevicePixelView {
   const uint8_t* data = nullptr;  ///< red of the top left pixel
   Size size = {};

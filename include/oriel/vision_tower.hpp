@@ -57,12 +57,19 @@ struct PreprocessOptions {
   ResizeBackend resize = ResizeBackend::torchvision;
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  void* stream = nullptr;  ///< as EncodeOptions::stream, for patches made on a GPU
 };
 
 struct EncodeOptions {
   bool embeddings_cpu = true;  ///< copy results to host memory; false leaves them on the tower's device
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  /// A cudaStream_t of the tower's GPU to work on; null: libtorch's current stream of the calling thread. What the call
+  /// reads on the GPU is read, and what it leaves there is valid, in the order of this stream; with embeddings_cpu =
+  /// false the host does not wait for it, but for the first calls of a size. The legacy default stream is
+  /// cudaStreamLegacy. Destroy a stream only when its work is done. invalid_argument for a tower on the CPU, for
+  /// cudaStreamPerThread (one name for many streams), and for a stream of another GPU where CUDA (12.8) can tell.
+  void* stream = nullptr;
 };
 
 /// Everything of one call from picture to MMEmbedding; the fields mean what they mean above.
@@ -77,6 +84,7 @@ struct EmbedOptions {
   TokenRows token_rows = {};  ///< for TokenLayout::exllamav2
   ProgressCallback progress = {};
   std::stop_token cancel = {};
+  void* stream = nullptr;
 };
 
 /// How the frames of a video are chosen and sized. The defaults are transformers': every frame, the file's pixel limits
@@ -100,8 +108,10 @@ struct ImagePlan {
   int64_t prompt_tokens = 0;
   /// Preprocessed patches: float32 in host memory for a tower on the CPU, in the tower's dtype on its GPU.
   int64_t pixel_bytes = 0;
-  /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device: on
-  /// the CPU within 5 percent of what is held at once, allocation by allocation.
+  /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device,
+  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: the first calls of a size. Later
+  /// ones take no more, and where they are replayed (docs/architecture.md) most of it stays held in between. Not
+  /// counted there: what libtorch's attention holds inside (float32, and chips before Hopper).
   int64_t working_bytes = 0;
   /// The rows, in the tower's dtype.
   int64_t embedding_bytes = 0;
@@ -132,11 +142,12 @@ struct Patches {
 /// A vision tower: preprocessing, transformer and projector of one checkpoint.
 ///
 /// All methods are const and may be called from many threads at once. Results in host memory are finished. Rows left on
-/// a GPU (embeddings_cpu = false) and patches made there are enqueued on libtorch's current stream of the calling
-/// thread and valid in its order; a tower must not be destroyed before such work is done. Compute on the CPU uses
-/// libtorch's threads (set_compute_threads). A tower that was moved from may only be assigned to or destroyed. Errors
-/// common to the calls: invalid_argument (options), limit_exceeded, unsupported_image (a shape that the family does not
-/// take; the message names the picture), cancelled, out_of_memory; after any of them the tower stays usable.
+/// a GPU (embeddings_cpu = false) and patches made there are enqueued on the options' stream, or else on libtorch's
+/// current stream of the calling thread, and valid in its order; a tower must not be destroyed before such work is
+/// done. Compute on the CPU uses libtorch's threads (set_compute_threads). A tower that was moved from may only be
+/// assigned to or destroyed. Errors common to the calls: invalid_argument (options), limit_exceeded, unsupported_image
+/// (a shape that the family does not take; the message names the picture), cancelled, out_of_memory; after any of them
+/// the tower stays usable.
 class ORIEL_API VisionTower {
  public:
   /// Loads a Hugging Face checkpoint directory: config.json, processor_config.json or preprocessor_config.json, and
@@ -148,7 +159,7 @@ class ORIEL_API VisionTower {
   VisionTower& operator=(VisionTower&&) noexcept;
   ~VisionTower();
 
-  /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress and cancel.
+  /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress, cancel and stream.
   [[nodiscard]] ImagePlan plan(Size size, const PreprocessOptions& options = {}) const;
 
   /// A picture to the rows that the language model reads.
@@ -168,6 +179,10 @@ class ORIEL_API VisionTower {
                                                               const EmbedOptions& options = {}) const;
   /// Frames of equal size to one embedding. Throws unsupported_model for families without video.
   [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const Image> frames, const VideoOptions& options = {}) const;
+  /// The same of frames that are in the memory of the tower's GPU already, called "frame 0", "frame 1", ... in
+  /// messages; else as pictures there.
+  [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const DevicePixelView> frames,
+                                                 const VideoOptions& options = {}) const;
 
   /// The stages one by one: pixels to patches, patches to rows, rows to embeddings.
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options = {}) const;
@@ -175,6 +190,9 @@ class ORIEL_API VisionTower {
   [[nodiscard]] Patches preprocess(std::span<const DevicePixelView> images,
                                    const PreprocessOptions& options = {}) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options = {}) const;
+  /// The same on the tower's GPU, as preprocess does it.
+  [[nodiscard]] Patches preprocess_video(std::span<const DevicePixelView> frames,
+                                         const VideoOptions& options = {}) const;
   /// Rows [tokens, hidden] in the tower's dtype for every picture of `patches`.
   [[nodiscard]] std::vector<Tensor> encode(const Patches& patches, const EncodeOptions& options = {}) const;
   /// Pixel limits and resize of the options must be left alone here: the pixels are done. Patches are not looked at for

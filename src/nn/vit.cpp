@@ -93,6 +93,17 @@ at::Tensor Vit::mlp(at::Tensor x, const BlockWeights& weights) const {
   return weights.down.add_to(x, middle);
 }
 
+std::optional<int64_t> graph_rows([[maybe_unused]] const VitSpec& spec, [[maybe_unused]] int64_t patches,
+                                  [[maybe_unused]] at::ScalarType dtype, [[maybe_unused]] c10::Device device) {
+#ifdef ORIEL_CUDA
+  // How long segments get decides which kernel runs, not whether it can be captured.
+  const ops::AttentionShape shape{spec.heads, spec.head_dim(), 0};
+  if (patches > 0 && patches <= VitGraphs::most_patches && ops::attention_can_be_captured(dtype, device, shape))
+    return VitGraphs::rounded_rows(patches);
+#endif
+  return std::nullopt;
+}
+
 at::Tensor norm(const at::Tensor& x, const NormWeights& weights, const VitSpec& spec) {
   return spec.norm == NormKind::layer_norm ? ops::layer_norm(x, weights.weight, weights.bias, spec.norm_eps)
                                            : ops::rms_norm(x, weights.weight, spec.norm_eps);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -76,6 +77,11 @@ struct VitOutput {
   at::Tensor features;                    ///< [T, width * feature_layers]
   std::vector<at::Tensor> hidden_states;  ///< those asked for, in the order asked for, [T, width] each
 };
+
+/// The rows, rounded up, that a call of so many patches runs over as a CUDA graph; nothing where it is launched
+/// plainly.
+[[nodiscard]] std::optional<int64_t> graph_rows(const VitSpec& spec, int64_t patches, at::ScalarType dtype,
+                                                c10::Device device);
 
 /// Called before every block with its index and the number of blocks that run; may throw to stop.
 using BlockCallback = std::function<void(int64_t block, int64_t blocks)>;

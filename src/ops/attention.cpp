@@ -69,9 +69,10 @@ void refill(Segments& to, const Segments& from) {
   if (to.plan.defined()) to.plan.copy_(from.plan);
 }
 
-bool attention_can_be_captured([[maybe_unused]] const at::Tensor& x, [[maybe_unused]] const AttentionShape& shape) {
+bool attention_can_be_captured([[maybe_unused]] at::ScalarType dtype, [[maybe_unused]] c10::Device device,
+                               [[maybe_unused]] const AttentionShape& shape) {
 #ifdef ORIEL_CUDA
-  return cuda::takes(x) && cuda::is_16_bit(x) && cuda::has_fixed_launches(shape, x.device());
+  return device.is_cuda() && (dtype == at::kBFloat16 || dtype == at::kHalf) && cuda::has_fixed_launches(shape, device);
 #else
   return false;
 #endif

@@ -36,7 +36,7 @@ struct AttentionShape {
 /// Copies what `from` holds on the GPU to where `to` has it; both from pad_segments with equal arguments.
 void refill(Segments& to, const Segments& from);
 /// Whether attention over a tower's rows of the dtype and device of `x` enqueues the same launches whatever the bounds.
-[[nodiscard]] bool attention_can_be_captured(const at::Tensor& x, const AttentionShape& shape);
+[[nodiscard]] bool attention_can_be_captured(at::ScalarType dtype, c10::Device device, const AttentionShape& shape);
 
 /// softmax(q k^T * scale) v inside each segment of a packed sequence; nothing of one segment reaches another.
 /// q, k, v [T, heads, head_dim] (any strides with a dense last dimension); cu_seqlens are the segment bounds

@@ -2,8 +2,11 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "core/error.hpp"
+
 #ifdef ORIEL_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include "ops/cuda/launch.hpp"
 #endif
@@ -32,6 +35,50 @@ int compute_capability([[maybe_unused]] c10::Device device) {
   }
 #endif
   return 0;
+}
+
+#ifdef ORIEL_CUDA
+namespace {
+
+void check_device_of([[maybe_unused]] cudaStream_t stream, [[maybe_unused]] c10::Device device) {
+#if CUDART_VERSION >= 12080  // older ones can't say
+  int found = 0;
+  if (const cudaError_t error = cudaStreamGetDevice(stream, &found); error != cudaSuccess)
+    throw_error(ErrorCode::invalid_argument, "stream: expected a CUDA stream of cuda:{}: {}", int{device.index()},
+                cudaGetErrorString(error));
+  if (found != device.index())
+    throw_error(ErrorCode::invalid_argument, "stream: expected one of cuda:{}, got one of cuda:{}", int{device.index()},
+                found);
+#endif
+}
+
+c10::Stream wrap(void* stream, c10::Device device) {
+  const auto given = static_cast<cudaStream_t>(stream);
+  if (given == cudaStreamLegacy) return c10::cuda::getDefaultCUDAStream(device.index()).unwrap();
+  if (given == cudaStreamPerThread)  // one handle for many streams, which libtorch's allocator takes for one
+    throw_error(ErrorCode::invalid_argument, "stream: expected a stream of its own, got cudaStreamPerThread");
+  check_device_of(given, device);
+  return c10::cuda::getStreamFromExternal(given, device.index()).unwrap();
+}
+
+}  // namespace
+#endif
+
+CallersStream::CallersStream(void* stream, [[maybe_unused]] c10::Device device) {
+  if (stream == nullptr) return;
+#ifdef ORIEL_CUDA
+  if (device.is_cuda()) {
+    guard_.reset_stream(wrap(stream, device));
+    return;
+  }
+#endif
+  throw_error(ErrorCode::invalid_argument, "stream: expected none for a tower on {}, got one", device.str());
+}
+
+void wait_for(void* stream, c10::Device device) {
+  const CallersStream on_stream(stream, device);
+  if (device.is_cpu()) return;
+  current_stream(device).synchronize();
 }
 
 c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }

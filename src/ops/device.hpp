@@ -1,6 +1,7 @@
 #pragma once
 #include <c10/core/Device.h>
 #include <c10/core/Stream.h>
+#include <c10/core/StreamGuard.h>
 
 #include <cstdint>
 
@@ -15,5 +16,18 @@ namespace oriel::ops {
 
 /// libtorch's current stream of this thread on a GPU, or its stand-in on the CPU.
 [[nodiscard]] c10::Stream current_stream(c10::Device device);
+
+/// While it lives, a cudaStream_t of the caller's is libtorch's current stream of this thread; null changes nothing.
+/// Throws invalid_argument for a stream of another GPU, for cudaStreamPerThread, and for any stream where `device` is the CPU.
+class CallersStream {
+ public:
+  CallersStream(void* stream, c10::Device device);
+
+ private:
+  c10::OptionalStreamGuard guard_;
+};
+
+/// Waits until what was enqueued on the stream is done, or on the thread's current one for null. Nothing on the CPU.
+void wait_for(void* stream, c10::Device device);
 
 }  // namespace oriel::ops

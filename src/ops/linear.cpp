@@ -71,9 +71,6 @@ std::optional<std::pair<const char*, const char*>> epilogue(Activation activatio
   return std::nullopt;
 }
 
-// Rows of 16-bit values start at multiples of 16 bytes where their length is a multiple of this.
-constexpr int64_t column_multiple = 8;
-
 int64_t padded(int64_t columns) { return (columns + column_multiple - 1) / column_multiple * column_multiple; }
 
 at::Tensor pad_columns(const at::Tensor& x, int64_t columns) {

@@ -22,6 +22,23 @@ TEST(Stages, PatchesTakeNoPixelLimits) {
                [&] { (void)tower.get_image_embeddings(patches, {.max_tokens = rows - 1}); });
 }
 
+TEST(Stages, ATowerOnTheCpuHasNoStream) {
+  const VisionTower tower = load_tiny("qwen2_vl");
+  const std::vector<Image> images{picture({90, 70}, 1)};
+  const Patches patches = tower.preprocess(images);
+  int some = 0;  // its address stands for a stream
+  const auto expect_refused = [](const auto& call) {
+    expect_error(ErrorCode::invalid_argument, "stream: expected none for a tower on cpu, got one", call);
+  };
+  expect_refused([&] { (void)tower.preprocess(images, {.stream = &some}); });
+  expect_refused([&] { (void)tower.encode(patches, {.stream = &some}); });
+  expect_refused([&] { (void)tower.get_hidden_states(patches, std::vector<int64_t>{0}, {.stream = &some}); });
+  expect_refused([&] { (void)tower.get_image_embeddings(images, {.stream = &some}); });
+  expect_refused([&] { (void)tower.get_image_embeddings(patches, {.stream = &some}); });
+  expect_refused([&] { (void)tower.get_video_embeddings(images, {.embed = {.stream = &some}}); });
+  EXPECT_EQ(tower.plan({90, 70}, {.stream = &some}).tokens, tower.plan({90, 70}).tokens);
+}
+
 TEST(Stages, WhatACallbackThrowsReachesTheCaller) {
   struct Mine {};
   const VisionTower tower = load_tiny("siglip");

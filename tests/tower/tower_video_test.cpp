@@ -83,6 +83,16 @@ TEST_P(QwenVideo, InfoDescribesTheVideo) {
   EXPECT_EQ(video.info().placeholder_id, 309);
 }
 
+TEST_P(QwenVideo, FramesInAGpusMemoryNeedATowerThere) {
+  const std::vector<uint8_t> bytes(3 * 60 * 50);  // in the wrong memory, and never read
+  const std::vector<DevicePixelView> views{{.data = bytes.data(), .size = {60, 50}}};
+  const char* text = "frame 0: pixels in a GPU's memory need a tower on a GPU, this one is on cpu";
+  expect_error(ErrorCode::invalid_argument, text, [&] { (void)tower.get_video_embeddings(views); });
+  expect_error(ErrorCode::invalid_argument, text, [&] { (void)tower.preprocess_video(views); });
+  expect_error(ErrorCode::invalid_argument, "video: expected at least one frame, got none",
+               [&] { (void)tower.get_video_embeddings(std::vector<DevicePixelView>{}); });
+}
+
 TEST_P(QwenVideo, BadVideosAreRefused) {
   expect_refused({}, {}, "video: expected at least one frame, got none");
   std::vector<Image> video = frames(3);

@@ -14,13 +14,6 @@
 namespace oriel::nn {
 namespace {
 
-/// Sixteen sizes an octave, in steps of 64 to 256 rows.
-int64_t rounded_rows(int64_t rows) {
-  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows)));
-  const int64_t step = std::clamp<int64_t>(octave / 16, 64, 256);
-  return (rows + step - 1) / step * step;
-}
-
 /// Room for the segments, and for those of the rows that are added.
 int64_t rounded_segments(const ops::Segments& segments, int64_t added_rows) {
   if (segments.bounds.empty()) return 0;
@@ -78,6 +71,12 @@ struct VitGraphs::Shared {
   Shared& operator=(const Shared&) = delete;
 };
 
+int64_t VitGraphs::rounded_rows(int64_t rows) {
+  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows)));
+  const int64_t step = std::clamp<int64_t>(octave / 16, 64, 256);
+  return (rows + step - 1) / step * step;
+}
+
 VitGraphs::VitGraphs() = default;
 
 VitGraphs::~VitGraphs() {
@@ -115,7 +114,9 @@ class RecordAtEnd {
 std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& input, const Forward& forward) {
   const int64_t rows = input.patches.size(0);
   const ops::AttentionShape shape{spec.heads, spec.head_dim(), input.window_segments.longest_possible};
-  if (rows == 0 || rows > most_patches || !ops::attention_can_be_captured(input.patches, shape)) return std::nullopt;
+  if (rows == 0 || rows > most_patches || !input.patches.is_contiguous() ||
+      !ops::attention_can_be_captured(input.patches.scalar_type(), input.patches.device(), shape))
+    return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (!shared_) shared_ = std::make_unique<Shared>();  // here, where the tower's device is the current one
   const int64_t padded = rounded_rows(rows);

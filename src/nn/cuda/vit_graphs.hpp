@@ -23,6 +23,9 @@ class VitGraphs {
   static constexpr size_t most_graphs = 8;
   static constexpr int64_t most_patches = 4096;  ///< of a call: larger ones keep the GPU busy by themselves
 
+  /// What a number of rows is rounded up to: sixteen sizes an octave, in steps of 64 to 256 rows.
+  [[nodiscard]] static int64_t rounded_rows(int64_t rows);
+
   using Forward = std::function<at::Tensor(VitInput)>;  ///< features [T, width * feature_layers]
 
   VitGraphs();

@@ -13,6 +13,8 @@
 namespace oriel::ops::cuda {
 namespace {
 
+static_assert(product_workspace_bytes == kernels::Matmul::workspace_bytes);
+
 const void* data_or_null(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
 
 enum class Inside { no, yes, if_faster };

@@ -1,0 +1,60 @@
+#pragma once
+// The tiny towers on a GPU, and what tests of them compare.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <oriel/oriel.hpp>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace oriel {
+
+inline const std::vector<std::string> families{"pixtral", "mistral3", "qwen2_vl", "qwen2_5_vl", "gemma3", "siglip"};
+
+class TowerOnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    try {
+      (void)load("siglip", Device::cuda(), DType::float32);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::unavailable) throw;
+      GTEST_SKIP() << error.what();
+    }
+  }
+  static VisionTower load(const std::string& family, Device device, DType dtype) {
+    return VisionTower::load(std::string(ORIEL_ASSETS) + "/tiny/" + family, {.device = device, .dtype = dtype});
+  }
+  static Image noise(int64_t width, int64_t height, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::vector<uint8_t> pixels(static_cast<size_t>(3 * width * height));
+    for (uint8_t& value : pixels) value = static_cast<uint8_t>(random());
+    return Image::from_pixels({.data = pixels.data(), .size = {width, height}, .channels = 3});
+  }
+  static std::vector<Image> pictures() {
+    std::vector<Image> result;
+    for (const auto& [width, height] :
+         std::vector<std::pair<int64_t, int64_t>>{{40, 60}, {97, 33}, {120, 120}, {64, 50}})
+      result.push_back(noise(width, height, static_cast<uint32_t>(width)));
+    return result;
+  }
+  static std::vector<float> values(const MMEmbedding& embedding) { return embedding.embeddings().to_float32(); }
+  static double scale(const std::vector<float>& x) {
+    double most = 0;
+    for (const float value : x) most = std::max(most, std::abs(static_cast<double>(value)));
+    return most;
+  }
+  static double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+    if (a.size() != b.size()) return INFINITY;
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      const double difference = std::abs(static_cast<double>(a[i]) - b[i]);
+      if (!(difference <= most)) most = difference;  // NaN, too
+    }
+    return most;
+  }
+};
+
+}  // namespace oriel
