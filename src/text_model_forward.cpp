@@ -45,6 +45,10 @@ at::Tensor packed_rows(std::span<const Run> runs, const nn::Decoder& decoder) {
   return join(parts, 0);
 }
 
+bool is_new_token(const Run& run) {
+  return !run.rows.defined() && run.tokens() == 1 && run.ids.size() == 1 && run.logits == Logits::last;
+}
+
 /// Of the packed hidden states, those that get logits.
 at::Tensor wanted_rows(const at::Tensor& hidden, std::span<const Run> runs) {
   std::vector<at::Tensor> parts;
@@ -80,6 +84,11 @@ at::Tensor TextModel::Impl::forward(std::span<const Run> runs, nn::KvCache& cach
     for (const Run& run : runs) {
       positions.push_back(run.positions);
       shapes.push_back({.slot = run.slot, .begin = run.begin, .tokens = run.tokens(), .blocks = run.blocks});
+    }
+    if (std::ranges::all_of(runs, is_new_token)) {
+      std::vector<int64_t> ids;
+      for (const Run& run : runs) ids.push_back(run.ids.front());
+      return decoder->step(ids, join(positions, 1), shapes, cache);
     }
     const at::Tensor hidden = decoder->forward(packed_rows(runs, *decoder), join(positions, 1), shapes, &cache);
     const at::Tensor wanted = wanted_rows(hidden, runs);

@@ -1,6 +1,7 @@
 #include "nn/decoder.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 
@@ -9,7 +10,11 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "ops/decode.hpp"
 #include "ops/norm.hpp"
+#ifdef ORIEL_CUDA
+#include "nn/cuda/decoder_graphs.hpp"
+#endif
 
 namespace oriel::nn {
 
@@ -23,6 +28,9 @@ struct Decoder::Batch {
   at::Tensor places;           ///< int64 [tokens]: slot * capacity + index of each token; undefined for one run
   bool single_tokens = false;  ///< every run is one token: they are attended together
   ops::SlotQueries queries;    ///< then
+  // Of a step on the device, which has none of the above but the cache:
+  std::vector<at::Tensor> turns;  ///< one a RotarySpec, of ops::token_turns
+  at::Tensor device_places;       ///< int64 [2, tokens] of ops::CachedTokens
 };
 
 namespace {
@@ -62,8 +70,11 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
 
 at::Tensor Decoder::forward(at::Tensor rows, const at::Tensor& positions, std::span<const DecoderRun> runs,
                             const KvCache* cache) const {
-  const Batch batch = make_batch(positions, runs, cache);
-  at::Tensor hidden = std::move(rows);  // [tokens, width]
+  return layers(std::move(rows), make_batch(positions, runs, cache));
+}
+
+/// hidden [tokens, width]
+at::Tensor Decoder::layers(at::Tensor hidden, const Batch& batch) const {
   for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
     // Statements of their own, so that what one half was given and needed is gone before the other begins.
     hidden = attend(std::move(hidden), batch, layer);
@@ -82,6 +93,38 @@ KvCache::Shape Decoder::cache_shape(int64_t slots, int64_t capacity) const {
           .capacity = capacity,
           .kv_heads = spec_.kv_heads,
           .head_dim = spec_.head_dim};
+}
+
+at::Tensor Decoder::step(std::span<const int64_t> ids, const at::Tensor& positions, std::span<const DecoderRun> runs,
+                         KvCache& cache) const {
+  const at::Tensor& table = weights_.embeddings;
+  const ops::DecodeShape shape{spec_.heads, spec_.kv_heads, spec_.head_dim};
+  if (!ops::has_decode_kernels(shape, table.scalar_type(), table.device()))
+    return logits(forward(embed(to_tensor({ids.begin(), ids.end()}, at::kCPU)), positions, runs, &cache));
+#ifdef ORIEL_CUDA
+  const auto tokens = static_cast<int64_t>(runs.size());
+  std::vector<int64_t> input(ids.begin(), ids.end());
+  for (const DecoderRun& run : runs) {
+    check_run(run, &cache);
+    input.push_back(run.slot);
+  }
+  for (const DecoderRun& run : runs) input.push_back(run.begin + run.tokens);
+  const at::Tensor rows = at::cat({to_tensor(input, at::kCPU).view({3, tokens}), positions});
+  std::shared_ptr<DecoderGraphs>& graphs = cache.graphs();
+  if (!graphs || graphs->owner() != this) graphs = std::make_shared<DecoderGraphs>(this, table.device());
+  return graphs->run(rows, [&](const at::Tensor& on_device) { return step_on_device(on_device, cache); });
+#else
+  throw_error(ErrorCode::internal, "decoder: expected no kernels in a build without CUDA");
+#endif
+}
+
+at::Tensor Decoder::step_on_device(const at::Tensor& input, const KvCache& cache) const {
+  Batch batch;
+  batch.cache = &cache;
+  batch.device_places = input.narrow(0, 1, 2);
+  const at::Tensor positions = input.narrow(0, 3, input.size(0) - 3);
+  for (const Turn& turn : turns_) batch.turns.push_back(ops::token_turns(positions, turn.frequencies, turn.axes));
+  return logits(layers(embed(input[0]), batch));
 }
 
 Decoder::Batch Decoder::make_batch(const at::Tensor& positions, std::span<const DecoderRun> runs,
@@ -126,13 +169,25 @@ at::Tensor Decoder::norm(const at::Tensor& x, const at::Tensor& weight) const {
                                              : ops::rms_norm_offset(x, weight, spec_.norm_eps);
 }
 
+at::Tensor Decoder::add_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) const {
+  return spec_.norm == DecoderNorm::rms_norm ? ops::add_rms_norm(residual, x, weight, spec_.norm_eps)
+                                             : ops::add_rms_norm_offset(residual, x, weight, spec_.norm_eps);
+}
+
 at::Tensor Decoder::attend(at::Tensor hidden, const Batch& batch, size_t layer) const {
   const DecoderLayerWeights& weights = weights_.layers[layer];
+  const at::Tensor qkv = weights.qkv(norm(hidden, weights.attention_norm))
+                             .view({hidden.size(0), spec_.heads + 2 * spec_.kv_heads, spec_.head_dim});
+  const at::Tensor attended =
+      batch.device_places.defined() ? attention_on_device(qkv, batch, layer) : rotate_and_attend(qkv, batch, layer);
+  if (!spec_.sandwich_norms) return weights.proj.add_to(hidden, attended);
+  return add_norm(hidden, weights.proj(attended), weights.attention_out_norm);
+}
+
+at::Tensor Decoder::rotate_and_attend(const at::Tensor& qkv, const Batch& batch, size_t layer) const {
+  const DecoderLayerWeights& weights = weights_.layers[layer];
   const ops::Rotary& rotary = batch.rotaries[static_cast<size_t>(spec_.layers[layer].rotary)];
-  const int64_t tokens = hidden.size(0);
   const int64_t rotated = spec_.heads + spec_.kv_heads;
-  const at::Tensor qkv =
-      weights.qkv(norm(hidden, weights.attention_norm)).view({tokens, rotated + spec_.kv_heads, spec_.head_dim});
   at::Tensor q = qkv.narrow(1, 0, spec_.heads);
   at::Tensor k = qkv.narrow(1, spec_.heads, spec_.kv_heads);
   if (spec_.query_key_norms) {
@@ -146,9 +201,18 @@ at::Tensor Decoder::attend(at::Tensor hidden, const Batch& batch, size_t layer) 
   } else {
     ops::rotate_in_place(qkv.narrow(1, 0, rotated), rotary, ops::RotaryPrecision::working);
   }
-  const at::Tensor attended = attention(q, k, qkv.narrow(1, rotated, spec_.kv_heads), batch, layer);
-  if (!spec_.sandwich_norms) return weights.proj.add_to(hidden, attended);
-  return hidden + norm(weights.proj(attended), weights.attention_out_norm);
+  return attention(q, k, qkv.narrow(1, rotated, spec_.kv_heads), batch, layer);
+}
+
+at::Tensor Decoder::attention_on_device(const at::Tensor& qkv, const Batch& batch, size_t layer) const {
+  const DecoderLayerWeights& weights = weights_.layers[layer];
+  const LayerCache cache = batch.cache->layer(static_cast<int64_t>(layer));
+  const ops::CachedTokens cached{cache.keys, cache.values, batch.device_places};
+  const ops::HeadNorms norms{weights.query_norm, weights.key_norm, spec_.norm_eps,
+                             spec_.norm == DecoderNorm::rms_norm_offset};
+  const auto turns = static_cast<size_t>(spec_.layers[layer].rotary);
+  ops::rotate_and_store(qkv, batch.turns[turns], spec_.query_key_norms ? norms : ops::HeadNorms(), spec_.heads, cached);
+  return ops::decode_attention(qkv, spec_.heads, cached, spec_.layers[layer].window, spec_.attention_scale);
 }
 
 /// q [tokens, heads, head_dim], k and v [tokens, kv_heads, head_dim] -> [tokens, heads * head_dim].
@@ -193,7 +257,7 @@ at::Tensor Decoder::mlp(at::Tensor hidden, const DecoderLayerWeights& weights) c
   const at::Tensor middle = weights.gated(normed, spec_.activation);
   normed.reset();
   if (!spec_.sandwich_norms) return weights.down.add_to(hidden, middle);
-  return hidden + norm(weights.down(middle), weights.mlp_out_norm);
+  return add_norm(hidden, weights.down(middle), weights.mlp_out_norm);
 }
 
 }  // namespace oriel::nn

@@ -97,6 +97,13 @@ class Decoder {
   /// hidden [n, width] of forward -> float32 [n, vocabulary].
   [[nodiscard]] at::Tensor logits(const at::Tensor& hidden) const;
 
+  /// One new token each of several sequences, from ids to logits float32 [n, vocabulary]: `ids` of the vocabulary,
+  /// positions int64 [axes, n] on the CPU, runs of one token. On a GPU everything runs in kernels that take from the
+  /// device what changes between steps, and up to DecoderGraphs::most_tokens of them as one CUDA graph, with the same
+  /// bits; elsewhere this is embed, forward and logits.
+  [[nodiscard]] at::Tensor step(std::span<const int64_t> ids, const at::Tensor& positions,
+                                std::span<const DecoderRun> runs, KvCache& cache) const;
+
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] const at::Tensor& embeddings() const { return weights_.embeddings; }
   [[nodiscard]] KvCache::Shape cache_shape(int64_t slots, int64_t capacity) const;
@@ -105,8 +112,16 @@ class Decoder {
   struct Batch;
   [[nodiscard]] Batch make_batch(const at::Tensor& positions, std::span<const DecoderRun> runs,
                                  const KvCache* cache) const;
+  [[nodiscard]] at::Tensor layers(at::Tensor hidden, const Batch& batch) const;
+  /// step by kernels. `input` int64 [3 + axes, n] on the GPU: ids, slots, lengths with the token (0: nobody's),
+  /// positions.
+  [[nodiscard]] at::Tensor step_on_device(const at::Tensor& input, const KvCache& cache) const;
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
+  [[nodiscard]] at::Tensor add_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) const;
   [[nodiscard]] at::Tensor attend(at::Tensor hidden, const Batch& batch, size_t layer) const;
+  /// [tokens, heads * head_dim] of the packed product qkv [tokens, heads + 2 kv_heads, head_dim].
+  [[nodiscard]] at::Tensor attention_on_device(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
+  [[nodiscard]] at::Tensor rotate_and_attend(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
   [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch,
                                      size_t layer) const;
   [[nodiscard]] at::Tensor mlp(at::Tensor hidden, const DecoderLayerWeights& weights) const;

@@ -3,8 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 
 namespace oriel::nn {
+
+class DecoderGraphs;
 
 /// What one layer's attention reads and writes.
 struct LayerCache {
@@ -34,10 +37,13 @@ class KvCache {
   void copy_prefix(int64_t from, int64_t to, int64_t tokens);
   /// Of one token in all layers.
   [[nodiscard]] static int64_t bytes_per_token(const Shape& shape, at::ScalarType dtype);
+  /// The graphs that read and write this cache, and end with it; the decoder makes them when it first wants some.
+  [[nodiscard]] std::shared_ptr<DecoderGraphs>& graphs() { return graphs_; }
 
  private:
   Shape shape_;
   at::Tensor data_;  ///< [layers, 2, slots, capacity, kv_heads, head_dim]
+  std::shared_ptr<DecoderGraphs> graphs_;
 };
 
 }  // namespace oriel::nn

@@ -129,4 +129,19 @@ at::Tensor rms_norm_offset_reference(const at::Tensor& x, const at::Tensor& weig
   return (normalise(x, eps) * (1.0 + weight_minus_one.to(at::kFloat))).to(x.scalar_type());
 }
 
+at::Tensor add_rms_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight, double eps) {
+#ifdef ORIEL_CUDA
+  if (cuda::takes(x) && cuda::takes(residual)) return cuda::rms_norm(x, weight, eps, false, residual);
+#endif
+  return residual + rms_norm(x, weight, eps);
+}
+
+at::Tensor add_rms_norm_offset(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight_minus_one,
+                               double eps) {
+#ifdef ORIEL_CUDA
+  if (cuda::takes(x) && cuda::takes(residual)) return cuda::rms_norm(x, weight_minus_one, eps, true, residual);
+#endif
+  return residual + rms_norm_offset(x, weight_minus_one, eps);
+}
+
 }  // namespace oriel::ops

@@ -17,4 +17,11 @@ namespace oriel::ops {
 [[nodiscard]] at::Tensor rms_norm_offset(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
 [[nodiscard]] at::Tensor rms_norm_offset_reference(const at::Tensor& x, const at::Tensor& weight_minus_one, double eps);
 
+/// residual + rms_norm(x, weight, eps), or + rms_norm_offset: the norm is rounded before it is added. One launch on a
+/// GPU.
+[[nodiscard]] at::Tensor add_rms_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight,
+                                      double eps);
+[[nodiscard]] at::Tensor add_rms_norm_offset(const at::Tensor& residual, const at::Tensor& x,
+                                             const at::Tensor& weight_minus_one, double eps);
+
 }  // namespace oriel::ops

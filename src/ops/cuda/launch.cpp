@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "core/error.hpp"
+#include "decode.h"
 
 namespace oriel::ops::cuda {
 
@@ -47,8 +48,39 @@ void check(cudaError_t error, std::string_view operation) {
               cudaGetErrorString(error));
 }
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool weight_plus_one) {
+namespace {
+
+/// Wider rows do not fit a warp's registers.
+constexpr int64_t most_bytes_of_a_warp = 4096;
+
+/// By a block a row, if that kernel is for rows so wide: it depends on nothing else, so that rows keep their bits.
+bool rms_norm_wide(const at::Tensor& x, const at::Tensor& weight, double eps, bool weight_plus_one,
+                   const at::Tensor& residual, const at::Tensor& y) {
+  const int64_t width = x.size(-1);
+  const bool is_for_it = residual.defined() || width * x.element_size() > most_bytes_of_a_warp;
+  if (!is_for_it || width % 8 != 0 || width > kernels::WideNormParams::most_width) return false;
+  for (const at::Tensor& part : {x, weight, residual})
+    if (part.defined() && reinterpret_cast<uintptr_t>(part.const_data_ptr()) % 16 != 0) return false;
+  check(kernels::rms_norm_wide({.x = x.const_data_ptr(),
+                                .weight = weight.const_data_ptr(),
+                                .residual = residual.defined() ? residual.const_data_ptr() : nullptr,
+                                .y = y.mutable_data_ptr(),
+                                .rows = x.numel() / width,
+                                .width = width,
+                                .eps = static_cast<float>(eps),
+                                .weight_plus_one = weight_plus_one,
+                                .element = element_of(x)},
+                               stream_of(x)),
+        "rms_norm");
+  return true;
+}
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool weight_plus_one,
+                    const at::Tensor& residual) {
   at::Tensor y = at::empty_like(x);
+  if (rms_norm_wide(x, weight, eps, weight_plus_one, residual, y)) return y;
   const int64_t width = x.size(-1);
   check(kernels::rms_norm({.x = x.const_data_ptr(),
                            .weight = weight.const_data_ptr(),
@@ -60,7 +92,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, b
                            .element = element_of(x)},
                           stream_of(x)),
         "rms_norm");
-  return y;
+  return residual.defined() ? y.add_(residual) : y;
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {

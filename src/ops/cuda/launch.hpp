@@ -38,7 +38,9 @@ struct Chip {
 /// Throws out_of_memory, or internal with the name of the operation.
 void check(cudaError_t error, std::string_view operation);
 
-[[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool weight_plus_one);
+/// With a residual, that plus the rounded norm.
+[[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool weight_plus_one,
+                                  const at::Tensor& residual = {});
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
 /// Writes into x itself.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "decode.h"
 #include "matmul_apart.h"
 #include "matmul_sm90.h"
 #include "ops/cuda/launch.hpp"
@@ -68,6 +69,32 @@ at::Tensor activate_inside(const at::Tensor& x, const at::Tensor& weight, const 
   return y;
 }
 
+/// y = activation(..) + residual for a few rows, at the speed of reading the weight; undefined if that kernel is not
+/// for this product. A few rows' bits would differ from many rows' otherwise.
+at::Tensor multiply_few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                             const at::Tensor& residual, Activation activation, bool gated) {
+  const int64_t rows = x.size(0);
+  const bool is_for_it = rows >= 1 && rows <= kernels::FewRowsParams::most_rows && weight.size(1) % 8 == 0 &&
+                         reinterpret_cast<uintptr_t>(weight.const_data_ptr()) % 16 == 0 && weight.is_contiguous() &&
+                         kernels::few_rows_supports(element_of(x), chip_of(x.device()).major);
+  if (!is_for_it || DeterministicProducts::wanted()) return {};
+  at::Tensor y = at::empty({rows, gated ? weight.size(0) / 2 : weight.size(0)}, x.options());
+  check(kernels::multiply_few_rows({.x = x.const_data_ptr(),
+                                    .weight = weight.const_data_ptr(),
+                                    .bias = data_or_null(bias),
+                                    .residual = data_or_null(residual),
+                                    .y = y.mutable_data_ptr(),
+                                    .rows = rows,
+                                    .in = weight.size(1),
+                                    .out = y.size(1),
+                                    .function = function_of(activation),
+                                    .gated = gated,
+                                    .element = element_of(x)},
+                                   stream_of(x)),
+        "linear");
+  return y;
+}
+
 }  // namespace
 
 kernels::Matmul& products_of(c10::Device device) {
@@ -87,12 +114,15 @@ bool gates_inside_product(const GateShape& shape, at::ScalarType dtype, c10::Dev
 }
 
 at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Activation activation) {
+  if (at::Tensor few = multiply_few_rows(x, weight, bias, {}, activation, /*gated=*/true); few.defined()) return few;
   if (at::Tensor y = activate_inside(x, weight, bias, activation, /*gated=*/true); y.defined()) return y;
   return gate(linear(x, weight, bias, {}, Activation::identity), activation);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual,
                   Activation activation) {
+  if (at::Tensor few = multiply_few_rows(x, weight, bias, residual, activation, /*gated=*/false); few.defined())
+    return few;
   const int64_t rows = x.size(0);
   const int64_t out = weight.size(0);
   if (!residual.defined())

@@ -1,0 +1,105 @@
+// RMSNorm of wide rows, by itself or added to a residual.
+//
+// A block of 16 warps holds a row in registers, 8 values a thread and piece, so that the row is read once however wide
+// it is, and a single one does not take long; the warps' sums of squares meet in shared memory.
+#include "decode.h"
+#include "element.cuh"
+#include "launch.cuh"
+
+namespace oriel::kernels {
+namespace {
+
+constexpr int warp = 32;
+constexpr int threads = 512;
+constexpr int piece = 8;  // values
+constexpr int most_pieces = static_cast<int>(WideNormParams::most_width) / (threads * piece);
+
+/// 8 values in float32, by loads of 16 bytes.
+template <typename T>
+__device__ void load_piece(const T* from, float (&values)[piece]) {
+  constexpr int N = vector_length<T>;
+#pragma unroll
+  for (int part = 0; part < piece / N; ++part) {
+    const auto vector = load<T, N>(from + part * N);
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[part * N + i] = widen(vector.values[i]);
+  }
+}
+
+template <typename T>
+__device__ void store_piece(T* to, const float (&values)[piece]) {
+  constexpr int N = vector_length<T>;
+#pragma unroll
+  for (int part = 0; part < piece / N; ++part) {
+    Vector<T, N> vector;
+#pragma unroll
+    for (int i = 0; i < N; ++i) vector.values[i] = narrow<T>(values[part * N + i]);
+    store(to + part * N, vector);
+  }
+}
+
+__device__ float sum_over_block(float x) {
+  __shared__ float sums[threads / warp];
+  for (int distance = warp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(~0U, x, distance);
+  if (threadIdx.x % warp == 0) sums[threadIdx.x / warp] = x;
+  __syncthreads();
+  float total = 0;
+#pragma unroll
+  for (int i = 0; i < threads / warp; ++i) total += sums[i];
+  return total;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
+  const auto width = static_cast<int>(p.width);
+  const int64_t offset = static_cast<int64_t>(blockIdx.x) * p.width;
+  const T* x = static_cast<const T*>(p.x) + offset;
+  const T* residual = static_cast<const T*>(p.residual);
+  let_next_kernel_begin();
+  wait_for_kernels_before();
+
+  float values[most_pieces][piece];
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < most_pieces; ++k) {
+    const int at = (k * threads + threadIdx.x) * piece;
+    if (at >= width) break;
+    load_piece(x + at, values[k]);
+#pragma unroll
+    for (int i = 0; i < piece; ++i) sum += values[k][i] * values[k][i];
+  }
+  const float factor = rsqrtf(sum_over_block(sum) / static_cast<float>(width) + p.eps);
+#pragma unroll
+  for (int k = 0; k < most_pieces; ++k) {
+    const int at = (k * threads + threadIdx.x) * piece;
+    if (at >= width) break;
+    float weight[piece];
+    load_piece(static_cast<const T*>(p.weight) + at, weight);
+#pragma unroll
+    for (int i = 0; i < piece; ++i)
+      values[k][i] = values[k][i] * factor * (p.weight_plus_one ? 1.0F + weight[i] : weight[i]);
+    if (residual != nullptr) {
+      float before[piece];
+      load_piece(residual + offset + at, before);
+#pragma unroll
+      for (int i = 0; i < piece; ++i) values[k][i] = before[i] + widen(narrow<T>(values[k][i]));
+    }
+    store_piece(static_cast<T*>(p.y) + offset + at, values[k]);
+  }
+}
+
+}  // namespace
+
+cudaError_t rms_norm_wide(const WideNormParams& p, cudaStream_t stream) {
+  if (p.rows < 0 || p.rows > INT32_MAX || p.width < piece || p.width % piece != 0 ||
+      p.width > WideNormParams::most_width || !is_aligned(p.x, 16) || !is_aligned(p.y, 16) ||
+      !is_aligned(p.weight, 16) || !is_aligned(p.residual, 16))
+    return cudaErrorInvalidValue;
+  if (p.rows == 0) return cudaSuccess;
+  return dispatch(p.element, [&](auto* type) {
+    const Grid grid{dim3(static_cast<unsigned>(p.rows)), dim3(threads)};
+    return launch_overlapping(norm_kernel<std::remove_pointer_t<decltype(type)>>, grid, stream, p);
+  });
+}
+
+}  // namespace oriel::kernels
