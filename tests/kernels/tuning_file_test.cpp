@@ -14,6 +14,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/safetensors.hpp"
@@ -93,6 +94,70 @@ TEST_F(TuningFileOnGpu, ChoicesThatDoNotFitAreMadeAnew) {
     EXPECT_LT((run(second) - y).abs().max().item<float>(), 0.5F) << "of values up to some 40";
     EXPECT_EQ(second.chosen(), 1);
   }
+}
+
+TEST_F(TuningFileOnGpu, TheFasterOfTwoWaysIsTakenAndAdopted) {
+  int calls = 0;
+  const auto way = [&](int times) {
+    return [&calls, times, this](const void* weight, cudaStream_t stream) {
+      ++calls;
+      for (int i = 0; i < times; ++i)
+        cuda::check(cudaMemcpyAsync(workspace_.mutable_data_ptr(), weight, 136 * 72 * 2, cudaMemcpyDefault, stream),
+                    "copy");
+      return cudaSuccess;
+    };
+  };
+  const auto fails = [](const void*, cudaStream_t) { return cudaErrorInvalidValue; };
+  const auto ask = [&](kernels::Matmul& matmul, int64_t some_rows, kernels::Way first, kernels::Way second) {
+    return matmul.is_faster({.shape = {.rows = some_rows, .in = 72, .out = 136, .x_stride = 72, .element = 1},
+                             .first = std::move(first),
+                             .second = std::move(second),
+                             .weight = weight_.const_data_ptr(),
+                             .weight_rows = 136,
+                             .otherwise = some_rows == 3000},
+                            cuda::stream_of(x_));
+  };
+  kernels::Matmul first;
+  EXPECT_TRUE(ask(first, 1000, way(1), way(10)));
+  EXPECT_FALSE(ask(first, 2000, way(10), way(1)));
+  EXPECT_TRUE(ask(first, 3000, fails, fails)) << "what the caller expects";
+  EXPECT_TRUE(ask(first, 4000, way(10), fails));
+  EXPECT_EQ(first.chosen(), 4);
+  EXPECT_GT(calls, 0);
+  calls = 0;
+  EXPECT_FALSE(ask(first, 2000, way(1), way(10)));
+  kernels::Matmul second;
+  second.adopt(first.choices());
+  EXPECT_TRUE(ask(second, 1000, way(10), way(1)));
+  EXPECT_FALSE(ask(second, 2000, way(1), way(10)));
+  EXPECT_EQ(calls, 0);
+  EXPECT_EQ(second.chosen(), 0);
+
+  kernels::MatmulChoice neither = first.choices().front();
+  neither.settings[0] = 3;
+  kernels::Matmul third;
+  third.adopt({neither});
+  EXPECT_TRUE(ask(third, 1000, way(1), way(10)));
+  EXPECT_EQ(third.chosen(), 1) << "made anew";
+}
+
+// As matrices that a tower's small call multiplies, long enough for the weight's place to matter.
+TEST_F(TuningFileOnGpu, TimingLeavesNoMemoryBehind) {
+  const at::Tensor weight = at::randn({1024, 1024}, at::dtype(at::kBFloat16).device(at::kCUDA));
+  const Linear linear(weight, {});
+  const at::Tensor x = at::randn({300, 1024}, weight.options());
+  const auto free_bytes = [] {
+    size_t free = 0;
+    size_t total = 0;
+    cuda::check(cudaDeviceSynchronize(), "wait");
+    cuda::check(cudaMemGetInfo(&free, &total), "memory");
+    return static_cast<int64_t>(free);
+  };
+  (void)linear(x.narrow(0, 0, 100));  // cuBLASLt's own and libtorch's blocks
+  const int64_t before = free_bytes();
+  (void)linear(x);
+  EXPECT_GT(free_bytes(), before - (int64_t{32} << 20))
+      << "code of kernels; the copies of the weight are 64 MiB or more";
 }
 
 TEST_F(TuningFileOnGpu, WritesWhatIsNewWithWhatIsThere) {
