@@ -154,9 +154,9 @@ def qwen2_vl(corpus: list[str]) -> Family:
         "num_hidden_layers": LAYERS,
         "num_key_value_heads": KV_HEADS,
         "rms_norm_eps": 1e-06,
-        # Rows and columns have the slow part of the frequencies: with the released 1e6 a head this narrow could not
-        # tell one column from the next.
-        "rope_theta": 50.0,
+        # Slow enough that a question finds a picture's rows by what they show, from any distance (with 50 it learned
+        # that late or never), and quicker than the released 1e6, which tells a head this narrow nothing.
+        "rope_theta": 1000.0,
         "sliding_window": 32768,
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",

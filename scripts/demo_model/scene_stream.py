@@ -249,7 +249,7 @@ def kind_weights(progress: float, family: Family) -> list[int]:
     #        describe count colour shape where read which move
     if progress < 0.08:
         return [1, 4, 5, 3, 2, 3, 1, 1]
-    return [3, 5, 3, 2, 6 if family.boxes else 4, 3, 1, 2]
+    return [3, 5, 3, 3 if family.boxes else 2, 6 if family.boxes else 4, 3, 6, 2]
 
 
 def native_size(width: int, height: int, family: Family, rng: random.Random) -> tuple[int, int]:
@@ -266,7 +266,7 @@ def next_request(family: Family, plan: Plan, progress: float, rng: random.Random
     """(request, width, height, clip)."""
     draw = rng.random()
     clip = family.clips and draw < 0.12
-    several = not clip and progress > 0.06 and draw < 0.3
+    several = not clip and progress > 0.06 and draw < 0.4
     pictures = rng.choice([4, 6]) if clip else rng.choice([2, 2, 3]) if several else 1
     width, height = rng.choice(picture_sizes(family, plan))
     native = native_size(width, height, family, rng)
