@@ -3,8 +3,8 @@
     python tests/goldens/make_demo_answers.py build/examples/draw_scenes [FAMILY...]
 
 Writes tests/data/demo/FAMILY.json with a line a scene: kind and number, from which `scenes::make_case` draws it again,
-the Adler-32 of all its pixels, question, right answer, and transformers'. One prompt at a time, so that no padding and
-no batch changes a rounding.
+the Adler-32 of all its pixels, question, right answer, and transformers' with its log-probability. One prompt at a
+time, so that no padding and no batch changes a rounding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def answers(family, kind: str, count: int, program: str, answerer: Answerer):
     with tempfile.TemporaryDirectory() as temporary:
         for number, case in enumerate(cases(program, kind, family.boxes, count, Path(temporary))):
             pixels = np.stack([np.asarray(Image.open(Path(temporary) / name)) for name in case["pictures"]])
-            said = answerer.answer([(pixels, case["question"], case["answer"])], kind == "move")[0]
+            asked = [(pixels, case["question"], case["answer"])]
+            ((said, logprob),) = answerer.answer_with_logprobs(asked, kind == "move")
             yield {
                 "kind": kind,
                 "number": number,
@@ -48,6 +49,7 @@ def answers(family, kind: str, count: int, program: str, answerer: Answerer):
                 "question": case["question"],
                 "answer": case["answer"],
                 "transformers": said,
+                "logprob": round(logprob, 6),
             }
 
 
