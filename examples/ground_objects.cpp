@@ -73,12 +73,11 @@ void ground(const Arguments& arguments) {
   const oriel::MMEmbedding embedding =
       arguments.chat.compute.load_tower(arguments.chat.model).get_image_embeddings(image);
   const std::string answer = arguments.answer ? *arguments.answer : ask(arguments, embedding);
-  const std::vector<FoundObject> objects = parse_boxes(answer, embedding.preprocessed_size());
+  const std::vector<FoundObject> objects = boxes_in_picture(answer, embedding);
   Canvas canvas(image);
   for (size_t i = 0; i < objects.size(); ++i) {
-    const oriel::Point first = embedding.to_original(objects[i].first);
-    const oriel::Point last = embedding.to_original(objects[i].last);
-    std::printf("%s: (%.0f, %.0f) to (%.0f, %.0f)\n", objects[i].label.c_str(), first.x, first.y, last.x, last.y);
+    const auto& [label, first, last] = objects[i];
+    std::printf("%s: (%.0f, %.0f) to (%.0f, %.0f)\n", label.c_str(), first.x, first.y, last.x, last.y);
     canvas.draw(first, last, colours[i % colours.size()]);
   }
   canvas.write_png(arguments.out);

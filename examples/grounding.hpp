@@ -8,7 +8,7 @@
 
 #include <oriel/oriel.hpp>
 
-/// A named rectangle, in pixels of the picture that the model saw.
+/// A named rectangle, in pixels.
 struct FoundObject {
   std::string label;
   oriel::Point first, last;
@@ -58,7 +58,7 @@ inline std::vector<FoundObject> parse_json_boxes(std::string_view answer) {
 }
 
 /// <|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|> in thousandths of the sides, as
-/// Qwen2-VL answers.
+/// Qwen2-VL answers; here turned to pixels that the model saw.
 inline std::vector<FoundObject> parse_marked_boxes(std::string_view answer, oriel::Size seen) {
   std::vector<FoundObject> objects;
   std::string label;
@@ -78,7 +78,14 @@ inline std::vector<FoundObject> parse_marked_boxes(std::string_view answer, orie
   }
 }
 
-inline std::vector<FoundObject> parse_boxes(std::string_view answer, oriel::Size seen) {
-  std::vector<FoundObject> objects = parse_marked_boxes(answer, seen);
-  return objects.empty() ? parse_json_boxes(answer) : objects;
+/// The boxes of an answer in either form, in pixels of the picture as it was given. `seen` is the picture that the
+/// question was about.
+inline std::vector<FoundObject> boxes_in_picture(std::string_view answer, const oriel::MMEmbedding& seen) {
+  std::vector<FoundObject> objects = parse_marked_boxes(answer, seen.preprocessed_size());
+  if (objects.empty()) objects = parse_json_boxes(answer);
+  for (FoundObject& object : objects) {
+    object.first = seen.to_original(object.first);
+    object.last = seen.to_original(object.last);
+  }
+  return objects;
 }

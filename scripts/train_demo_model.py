@@ -39,12 +39,16 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--minutes", type=float, default=8, help="until training ends, start and compiler included")
-    parser.add_argument("--steps", type=int, default=0, help="this many steps instead: the same model on every run")
+    parser.add_argument("--steps", type=int, default=0, help="this many steps instead of --minutes")
     parser.add_argument("--output", type=Path, help="default: assets/demo/FAMILY")
     parser.add_argument("--renderer", help="a compiled stream_scenes")
     parser.add_argument("--resume", type=Path, help="begin with the weights of this directory")
     parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--seed", type=int, default=1,
+        help="of weights and scenes; runs with one seed make similar models, not the same: the order of a GPU's sums "
+        "and how far ahead scenes are drawn differ",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=4, help="that draw")
     parser.add_argument("--tokens", type=int, default=40_000, help="in a batch, about")

@@ -83,17 +83,26 @@ class Answerer:
             processor_kwargs={"padding": True, **extra},
         ).to(self.device)  # fmt: skip
 
-    @torch.inference_mode()
     def answer(self, cases, clip: bool = False) -> list[str]:
+        return [text for text, _ in self.answer_with_logprobs(cases, clip)]
+
+    @torch.inference_mode()
+    def answer_with_logprobs(self, cases, clip: bool = False) -> list[tuple[str, float]]:
+        """Each answer, and how probable the model holds it: the logarithm, without the token that ends it."""
         inputs = self.inputs(cases, clip)
         out = self.model.generate(
-            **inputs, do_sample=False, max_new_tokens=64, temperature=None, top_k=None, top_p=None
-        )
-        out = out[:, inputs["input_ids"].shape[1] :]
+            **inputs, do_sample=False, max_new_tokens=64, temperature=None, top_k=None, top_p=None,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        ids = out.sequences[:, inputs["input_ids"].shape[1] :]
         keep_boxes = self.family.boxes
-        texts = self.processor.tokenizer.batch_decode(out, skip_special_tokens=not keep_boxes)
+        texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=not keep_boxes)
         stop = self.family.prompt.after_answer
-        return [text.split(stop)[0].split("<|endoftext|>")[0] for text in texts]
+        texts = [text.split(stop)[0].split("<|endoftext|>")[0] for text in texts]
+        logprobs = torch.stack(out.logits, 1).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        ends = torch.tensor(self.model.generation_config.eos_token_id, device=ids.device)
+        before_end = torch.isin(ids, ends).cumsum(1) == 0
+        return list(zip(texts, (logprobs * before_end).sum(1).tolist()))
 
 
 def evaluate(family: Family, directory: Path, renderer: Renderer, count: int, seed: int, device, print_line) -> dict:

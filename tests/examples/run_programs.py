@@ -224,6 +224,38 @@ class Programs(unittest.TestCase):
         for nothing in ["", "no boxes", '"bbox_2d"', '{"bbox_2d": [1, 2]}', "<|box_start|>", '{"bbox_2d": [1,2,3,4e99]}']:
             self.assertEqual(ground(nothing), f"0 boxes drawn: {out}\n")
 
+    def test_a_trained_model_points_at_what_it_is_asked_for(self):
+        model = REPOSITORY / "assets" / "demo" / "qwen2_vl"
+        scenes, out = self.folder / "scenes", self.folder / "boxes.png"
+        drawn = subprocess.run(
+            [PROGRAMS / "draw_scenes", "--seed", "79", "--count", "3", "--kind", "where", "--boxes", "--output", scenes],
+            capture_output=True, encoding="utf-8", check=True,
+        ).stdout  # fmt: skip
+        for case in map(json.loads, drawn.splitlines()):
+            picture = scenes / case["pictures"][0]
+            result = self.expect(
+                run("ground_objects", "--model", model, "--image", picture, "--question", case["question"], "--out", out)
+            )
+            found = re.match(r"the (.*): \((\d+), (\d+)\) to \((\d+), (\d+)\)\n1 boxes drawn: ", result.stdout)
+            self.assertTrue(found, result.stdout)
+            self.assertIn(found.group(1), case["question"])
+            box = [int(side) for side in found.groups()[1:]]
+            # The mean over 50 scenes is a matter of tests/demo; here the box is about where the object is.
+            for side, right in zip(box, case["boxes"][0]):
+                self.assertLess(abs(side - right), 20, f"{case['question']} {box}, not {case['boxes'][0]}")
+            before, after = read_png(picture), read_png(out)
+            self.assertEqual(before[:2], after[:2])
+            changed = [
+                (x, y)
+                for y, (a, b) in enumerate(zip(before[2], after[2]))
+                for x in range(before[0])
+                if a[3 * x : 3 * x + 3] != b[3 * x : 3 * x + 3]
+            ]
+            self.assertEqual(min(x for x, _ in changed), box[0])
+            self.assertEqual(max(x for x, _ in changed), min(box[2], before[0] - 1))
+            self.assertEqual(min(y for _, y in changed), box[1])
+            self.assertEqual(max(y for _, y in changed), min(box[3], before[1] - 1))
+
     def test_what_can_not_be_done_is_one_line(self):
         for arguments, pattern in [
             (["--model", tiny("siglip"), "--question", "What?"], "siglip"),

@@ -2,9 +2,9 @@
 
     python tests/goldens/make_demo_answers.py build/examples/draw_scenes [FAMILY...]
 
-Writes tests/data/demo/FAMILY.jsonl: a line a scene with kind, number, question, the right answer and transformers'.
-`scenes::make_case` draws the same scene again from SEED, kind and number. One prompt at a time, so that no padding and
-no batch changes a rounding.
+Writes tests/data/demo/FAMILY.json with a line a scene: kind and number, from which `scenes::make_case` draws it again,
+the Adler-32 of all its pixels, question, right answer, and transformers' with its log-probability. One prompt at a
+time, so that no padding and no batch changes a rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,30 @@ def answers(family, kind: str, count: int, program: str, answerer: Answerer):
     with tempfile.TemporaryDirectory() as temporary:
         for number, case in enumerate(cases(program, kind, family.boxes, count, Path(temporary))):
             pixels = np.stack([np.asarray(Image.open(Path(temporary) / name)) for name in case["pictures"]])
-            said = answerer.answer([(pixels, case["question"], case["answer"])], kind == "move")[0]
+            asked = [(pixels, case["question"], case["answer"])]
+            ((said, logprob),) = answerer.answer_with_logprobs(asked, kind == "move")
             yield {
                 "kind": kind,
                 "number": number,
+                "pixels": zlib.adler32(pixels.tobytes()),
                 "question": case["question"],
                 "answer": case["answer"],
                 "transformers": said,
+                "logprob": round(logprob, 6),
             }
 
 
+def write(path: Path, boxes: bool, lines: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    head = json.dumps({"seed": SEED, "boxes": boxes}).removesuffix("}")
+    path.write_text(head + ', "cases": [\n' + ",\n".join(map(json.dumps, lines)) + "\n]}\n")
+
+
 def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     program, *names = sys.argv[1:]
-    for name in names or ["qwen2_vl", "mistral3", "gemma3"]:
+    for name in names or sorted(path.name for path in (ROOT / "assets" / "demo").iterdir() if path.is_dir()):
         family = written_family(name)
         answerer = Answerer(family, ROOT / "assets" / "demo" / name, torch.device("cpu"))
         kinds = ["describe", "count", "colour", "shape", "where", "read", "which"] + ["move"] * family.clips
@@ -61,9 +73,7 @@ def main() -> None:
             lines += answers(family, kind, count, program, answerer)
             right = sum(is_right(family, line["kind"], line["transformers"], line["answer"]) for line in lines)
             print(f"{name} {kind}: {right} of {len(lines)} right so far", flush=True)
-        out = ROOT / "tests" / "data" / "demo" / f"{name}.jsonl"
-        out.parent.mkdir(exist_ok=True)
-        out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write(ROOT / "tests" / "data" / "demo" / f"{name}.json", family.boxes, lines)
 
 
 if __name__ == "__main__":
