@@ -75,10 +75,12 @@ def cpu_name() -> str:
 
 
 def machine_lines(load: float, started: str) -> list[str]:
-    describe = ["git", "-C", str(cases.ROOT), "describe", "--always", "--dirty"]
-    git = subprocess.run(describe, capture_output=True, text=True)
+    commit = ""
+    if shutil.which("git"):
+        describe = ["git", "-C", str(cases.ROOT), "describe", "--always", "--dirty"]
+        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
     lines = [f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "
-             f"oriel {git.stdout.strip() or 'of unknown commit'}; {started}"]  # fmt: skip
+             f"oriel {commit or 'of unknown commit'}; {started}"]  # fmt: skip
     if load > 0.3 * (os.cpu_count() or 1):
         lines.append(f"THE MACHINE WAS BUSY: load {load:.1f} when the run began. Do not quote these numbers.")
     return lines

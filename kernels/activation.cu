@@ -3,6 +3,7 @@
 // Both kernels are bound by memory: a thread handles vectors of 16 bytes, neighbours side by side.
 #include "activation.cuh"
 #include "element.cuh"
+#include "launch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -15,6 +16,8 @@ __global__ void __launch_bounds__(threads) elementwise_kernel(const ElementwiseP
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x) * N;
   const T* x = static_cast<const T*>(p.x) + at;
   T* y = static_cast<T*>(p.y) + at;
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   if (at + N <= p.count) {
     auto vector = load<T, N>(x);
 #pragma unroll
@@ -32,6 +35,8 @@ __global__ void __launch_bounds__(threads) gate_kernel(const GateParams p) {
   const int64_t per_row = p.width / N;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
   const int64_t row = index / per_row;
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   if (row >= p.rows) return;
   const int64_t column = (index - row * per_row) * N;
   const T* from = static_cast<const T*>(p.gate_up) + row * 2 * p.width + column;
@@ -53,8 +58,8 @@ cudaError_t elementwise(const ElementwiseParams& p, cudaStream_t stream) {
     const int64_t blocks = divide_up(p.count, threads * vector_length<T>);
     if (blocks > INT32_MAX) return cudaErrorInvalidValue;
     return with_function(p.function, [&](auto function) {
-      elementwise_kernel<T, decltype(function)::value><<<static_cast<unsigned>(blocks), threads, 0, stream>>>(p);
-      return cudaGetLastError();
+      const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads)};
+      return launch_overlapping(elementwise_kernel<T, decltype(function)::value>, grid, stream, p);
     });
   });
 }
@@ -68,8 +73,8 @@ cudaError_t gate(const GateParams& p, cudaStream_t stream) {
     const int64_t blocks = divide_up(p.rows * (p.width / vector_length<T>), threads);
     if (blocks > INT32_MAX) return cudaErrorInvalidValue;
     return with_function(p.function, [&](auto function) {
-      gate_kernel<T, decltype(function)::value><<<static_cast<unsigned>(blocks), threads, 0, stream>>>(p);
-      return cudaGetLastError();
+      const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads)};
+      return launch_overlapping(gate_kernel<T, decltype(function)::value>, grid, stream, p);
     });
   });
 }

@@ -33,6 +33,7 @@
 #include "attention.h"
 #include "attention_dispatch.cuh"
 #include "attention_sm90_shape.cuh"
+#include "launch.cuh"
 #include "tensor_map.h"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -89,6 +90,8 @@ __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
   const std::int32_t* const first_tile = arguments.first_tile + blockIdx.x;
   const sm90::TileRange range{arguments.tiles + __ldg(first_tile), arguments.tiles + __ldg(first_tile + 1)};
   if (threadIdx.x == 0) init_barriers(shared);
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   __syncthreads();
 
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform for the compiler too
@@ -148,8 +151,8 @@ cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
                                   params.heads,
                                   params.q_prescaled ? 1.f : params.scale * kLog2E,
                                   params.q_prescaled};
-  kernel<<<static_cast<unsigned>(params.blocks), S::kThreads, S::kBytes, stream>>>(panel, tail, arguments);
-  return cudaGetLastError();
+  const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
+  return launch_overlapping(kernel, grid, stream, panel, tail, arguments);
 }
 
 template <class T>

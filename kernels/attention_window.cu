@@ -19,6 +19,7 @@
 
 #include "attention.h"
 #include "attention_dispatch.cuh"
+#include "launch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -242,6 +243,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kHeadDim>::kBlocksPerMultiproc
   const int window = blockIdx.x / arguments.heads, head = blockIdx.x % arguments.heads;
   const int begin = arguments.cu_seqlens[window];
   const int length = min(arguments.cu_seqlens[window + 1] - begin, kRows);
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   if (length <= 0) return;
   const std::int64_t part = static_cast<std::int64_t>(arguments.heads) * kHeadDim;  // of q in a token, of k, of v
   const T* const from = static_cast<const T*>(arguments.qkv) + begin * arguments.token_stride + head * kHeadDim;
@@ -279,8 +282,7 @@ cudaError_t launch(const AttentionWindowParams& params, cudaStream_t stream) {
   const KernelArguments arguments{params.qkv,          params.out,   params.cu_seqlens,
                                   params.token_stride, params.heads, params.q_prescaled ? 1.f : params.scale * kLog2E};
   const auto blocks = static_cast<unsigned>(std::int64_t{params.windows} * params.heads);
-  kernel<<<blocks, kThreads, S::kBytes, stream>>>(arguments);
-  return cudaGetLastError();
+  return launch_overlapping(kernel, Grid{dim3(blocks), dim3(kThreads), S::kBytes}, stream, arguments);
 }
 
 template <class T>

@@ -29,6 +29,7 @@
 
 #include "activation.cuh"
 #include "element.cuh"
+#include "launch.cuh"
 #include "matmul_sm90_shape.cuh"
 #include "tensor_map.h"
 
@@ -255,7 +256,9 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(sm90::ProductShape::
     }
     sm90::barrier_init_fence();
   }
+  let_next_kernel_begin();
   sm90::cluster_sync();
+  wait_for_kernels_before();
 
   const int rank = static_cast<int>(sm90::cluster_rank());
   const int group = __shfl_sync(~0U, threadIdx.x / 128, 0);  // uniform for the compiler too
@@ -332,8 +335,8 @@ cudaError_t launch(const MatmulSm90Params& p, int clusters, cudaStream_t stream)
                                   static_cast<int>(divide_up(p.in, S::kInner)),
                                   {static_cast<int>(tiles.row_pairs), static_cast<int>(tiles.columns)}};
   const auto blocks = static_cast<unsigned>(S::kCluster * std::min(clusters, arguments.order.count));
-  kernel<<<blocks, S::kThreads, S::kBytes, stream>>>(maps.x, maps.weight, maps.y, arguments);
-  return cudaGetLastError();
+  return launch_overlapping(kernel, Grid{dim3(blocks), dim3(S::kThreads), S::kBytes}, stream, maps.x, maps.weight,
+                            maps.y, arguments);
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 // registers. That is one read and one write of memory; the weights stay in the caches. Rows that do not fit (wider than
 // 32 x 8 vectors, or no whole number of vectors) go to a plain kernel that reads the row once a sum.
 #include "element.cuh"
+#include "launch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -42,6 +43,8 @@ template <typename T, Kind kind, int V>
 __global__ void __launch_bounds__(warp* rows_per_block) norm_in_registers(const Row p) {
   constexpr int N = vector_length<T>;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * rows_per_block + threadIdx.y;
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   if (row >= p.rows) return;
   const T* x = static_cast<const T*>(p.x) + row * p.width;
   const int first = threadIdx.x * N;
@@ -94,6 +97,8 @@ __global__ void __launch_bounds__(warp* rows_per_block) norm_in_registers(const 
 template <typename T, Kind kind>
 __global__ void __launch_bounds__(warp* rows_per_block) norm_any_width(const Row p) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * rows_per_block + threadIdx.y;
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   if (row >= p.rows) return;
   const T* x = static_cast<const T*>(p.x) + row * p.width;
   T* y = static_cast<T*>(p.y) + row * p.width;
@@ -119,37 +124,29 @@ __global__ void __launch_bounds__(warp* rows_per_block) norm_any_width(const Row
 
 template <typename T, Kind kind>
 cudaError_t launch(const Row& p, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(divide_up(p.rows, rows_per_block)));
-  const dim3 block(warp, rows_per_block);
+  const Grid grid{dim3(static_cast<unsigned>(divide_up(p.rows, rows_per_block))), dim3(warp, rows_per_block)};
   constexpr int N = vector_length<T>;
   const bool aligned = p.width % N == 0 && is_aligned(p.x, 16) && is_aligned(p.y, 16) && is_aligned(p.weight, 16) &&
                        (kind != Kind::layer || is_aligned(p.bias, 16));
   const int64_t vectors = aligned ? divide_up(p.width, int64_t{warp} * N) : most_vectors + 1;
   switch (vectors) {
     case 1:
-      norm_in_registers<T, kind, 1><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 1>, grid, stream, p);
     case 2:
-      norm_in_registers<T, kind, 2><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 2>, grid, stream, p);
     case 3:
-      norm_in_registers<T, kind, 3><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 3>, grid, stream, p);
     case 4:
-      norm_in_registers<T, kind, 4><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 4>, grid, stream, p);
     case 5:
-      norm_in_registers<T, kind, 5><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 5>, grid, stream, p);
     case 6:
     case 7:
     case 8:
-      norm_in_registers<T, kind, 8><<<grid, block, 0, stream>>>(p);
-      break;
+      return launch_overlapping(norm_in_registers<T, kind, 8>, grid, stream, p);
     default:
-      norm_any_width<T, kind><<<grid, block, 0, stream>>>(p);
+      return launch_overlapping(norm_any_width<T, kind>, grid, stream, p);
   }
-  return cudaGetLastError();
 }
 
 template <Kind kind>

@@ -5,6 +5,7 @@
 // 8 bytes of a 16-bit type still make whole sectors of a warp. The token's angles are the same for all heads, so all
 // but the first read of them hit the cache. v is not touched. Traffic: q and k once in, once out.
 #include "element.cuh"
+#include "launch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -20,6 +21,8 @@ __global__ void __launch_bounds__(most_threads) rotate(const RotaryParams p) {
   const int64_t token = blockIdx.x;
   T* qk = static_cast<T*>(p.qkv) + token * 3 * p.heads * p.head_dim;
   const float* turns = p.turns + token * p.head_dim;
+  let_next_kernel_begin();
+  wait_for_kernels_before();
   for (int i = threadIdx.x; i < work; i += blockDim.x) {
     const int head = i / pieces;  // all of q's, then all of k's
     const int j = (i - head * pieces) * values;
@@ -53,8 +56,8 @@ cudaError_t rotate_query_key(const RotaryParams& p, cudaStream_t stream) {
   const int64_t work = p.heads * p.head_dim / values;
   const auto threads = static_cast<unsigned>(work < most_threads ? divide_up(work, 32) * 32 : most_threads);
   return dispatch(p.element, [&](auto* type) {
-    rotate<std::remove_pointer_t<decltype(type)>><<<static_cast<unsigned>(p.tokens), threads, 0, stream>>>(p);
-    return cudaGetLastError();
+    const Grid grid{dim3(static_cast<unsigned>(p.tokens)), dim3(threads)};
+    return launch_overlapping(rotate<std::remove_pointer_t<decltype(type)>>, grid, stream, p);
   });
 }
 

@@ -3,7 +3,6 @@
 #include <oriel/generator.hpp>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "core/error.hpp"
@@ -43,6 +42,14 @@ void check_job(const JobOptions& options, int64_t vocabulary) {
   text::check_settings(options.sampler, vocabulary);
 }
 
+/// So that what has been computed is not lost for want of it.
+void make_room(std::vector<JobEvent>& events, size_t more) {
+  with_torch_errors("generator", [&] {
+    const size_t needed = events.size() + more;
+    if (needed > events.capacity()) events.reserve(std::max(needed, 2 * events.capacity()));
+  });
+}
+
 }  // namespace
 
 Generator::Impl::Impl(std::shared_ptr<const Model> given_model, Tokenizer given_tokenizer,
@@ -54,19 +61,19 @@ Generator::Impl::Impl(std::shared_ptr<const Model> given_model, Tokenizer given_
       slots(static_cast<size_t>(options.max_jobs)) {}
 
 int64_t Generator::Impl::enqueue(std::vector<int64_t> prompt, JobOptions job_options) {
-  const int64_t vocabulary = model->traits().decoder.vocabulary;
-  check_job(job_options, vocabulary);
+  check_job(job_options, model->traits().decoder.vocabulary);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   if (prompt_tokens > options.max_tokens || job_options.max_new_tokens > options.max_tokens - prompt_tokens)
     throw_error(ErrorCode::limit_exceeded,
                 "job: expected at most {} tokens (GeneratorOptions::max_tokens), got {} of the prompt and {} new ones",
                 options.max_tokens, prompt_tokens, job_options.max_new_tokens);
   Model::Prompt prepared = model->prepare(prompt, job_options.embeddings);
-  const int64_t number = next_number++;
-  with_torch_errors("generator", [&] {
-    jobs.try_emplace(number, number, std::move(prepared), std::move(job_options), *model, tokenizer);
-  });
-  return number;
+  std::map<int64_t, JobResult> result;
+  result.try_emplace(next_number);
+  Job& job = jobs.try_emplace(next_number, next_number, std::move(prepared), std::move(job_options), *model, tokenizer)
+                 .first->second;
+  job.place = result.extract(result.begin());
+  return next_number++;
 }
 
 JobResult Generator::Impl::take_result(int64_t number) {
@@ -90,20 +97,26 @@ Generator::~Generator() = default;
 
 JobResult Generator::generate(std::span<const int64_t> prompt, const JobOptions& options,
                               const std::function<void(std::string_view)>& on_text) {
-  const int64_t number = impl_->enqueue({prompt.begin(), prompt.end()}, options);
+  std::vector<JobEvent> events;
+  make_room(events, 1);
+  const int64_t number = with_torch_errors("job", [&] {
+    return impl_->enqueue({prompt.begin(), prompt.end()}, options);
+  });
   try {
     while (impl_->jobs.contains(number)) {
-      for (JobEvent& event : impl_->advance()) {
-        if (event.job != number)
-          impl_->kept_events.push_back(std::move(event));
-        else if (on_text && !event.text.empty())
-          on_text(event.text);
-      }
+      make_room(events, impl_->jobs.size());
+      make_room(impl_->kept_events, impl_->jobs.size());
+      impl_->advance(events);
+      for (JobEvent& event : events)
+        if (event.job != number) impl_->kept_events.push_back(std::move(event));
+      for (const JobEvent& event : events)
+        if (event.job == number && on_text && !event.text.empty()) on_text(event.text);
+      events.clear();
     }
   } catch (...) {
-    std::vector<JobEvent> dropped;
+    events.clear();  // its room stays
     if (const auto job = impl_->jobs.find(number); job != impl_->jobs.end())
-      impl_->finish(job->second, StopReason::cancelled, dropped);
+      impl_->finish(job->second, StopReason::cancelled, events);
     impl_->results.erase(number);
     throw;
   }
@@ -111,12 +124,13 @@ JobResult Generator::generate(std::span<const int64_t> prompt, const JobOptions&
 }
 
 int64_t Generator::enqueue(std::vector<int64_t> prompt, JobOptions options) {
-  return impl_->enqueue(std::move(prompt), std::move(options));
+  return with_torch_errors("job", [&] { return impl_->enqueue(std::move(prompt), std::move(options)); });
 }
 
 std::vector<JobEvent> Generator::step() {
+  make_room(impl_->kept_events, impl_->jobs.size());
   std::vector<JobEvent> events = std::exchange(impl_->kept_events, {});
-  std::ranges::move(impl_->advance(), std::back_inserter(events));
+  impl_->advance(events);
   return events;
 }
 
@@ -124,7 +138,9 @@ void Generator::cancel(int64_t job) {
   if (job < 0 || job >= impl_->next_number)
     throw_error(ErrorCode::invalid_argument, "job {}: expected one that was queued, got one that never was", job);
   const auto place = impl_->jobs.find(job);
-  if (place != impl_->jobs.end()) impl_->finish(place->second, StopReason::cancelled, impl_->kept_events);
+  if (place == impl_->jobs.end()) return;
+  make_room(impl_->kept_events, 1);
+  impl_->finish(place->second, StopReason::cancelled, impl_->kept_events);
 }
 
 int64_t Generator::remaining_jobs() const noexcept {

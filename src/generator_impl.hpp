@@ -59,7 +59,8 @@ struct Generator::Impl {
     int64_t slot = -1;      // -1: waits
     int64_t prefilled = 0;  // tokens of the prompt
     JobResult result;
-    size_t reported_text = 0;  // bytes of result.text in events
+    std::map<int64_t, JobResult>::node_type place;  // where the result goes: made when there is memory
+    size_t reported_text = 0;                       // bytes of result.text in events
     size_t reported_ids = 0;
     Clock::time_point queued = Clock::now();
     Clock::time_point started = queued;
@@ -83,10 +84,15 @@ struct Generator::Impl {
   Impl(std::shared_ptr<const Model> model, Tokenizer tokenizer, const GeneratorOptions& options);
 
   [[nodiscard]] int64_t enqueue(std::vector<int64_t> prompt, JobOptions options);
-  /// One step, without the events that are kept for the next call of step().
-  [[nodiscard]] std::vector<JobEvent> advance();
+  /// One step. `events` must have room for one event of each job: then nothing is thrown.
+  void advance(std::vector<JobEvent>& events);
+  /// Never throws, if `events` has room: a job must come to its end where memory has run out. Its last event may then
+  /// lack text and ids, which are in the result.
   void finish(Job& job, StopReason reason, std::vector<JobEvent>& events);
-  void fail(Job& job, const Error& error, std::vector<JobEvent>& events);
+  void fail(Job& job, ErrorCode code, const char* error, std::vector<JobEvent>& events);
+  /// Runs `body`; the job fails with what that throws.
+  template <typename Body>
+  void run_for(Job& job, std::vector<JobEvent>& events, const Body& body);
   [[nodiscard]] JobResult take_result(int64_t number);
 
   std::shared_ptr<const Model> model;
@@ -126,7 +132,7 @@ struct Generator::Impl {
   void remember(const Task& task);
   [[nodiscard]] text::Choice choose(Job& job, const at::Tensor& logits);
   /// Leaves nothing of a job in its slot; what goes wrong there is added to the job's error.
-  void clear_slot(Job& job);
+  void clear_slot(Job& job) noexcept;
   void forget(Slot& slot);
 };
 

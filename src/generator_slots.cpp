@@ -43,16 +43,15 @@ void Generator::Impl::start(Job& job) {
       return std::pair(!a.is_free, a.last_used) < std::pair(!b.is_free, b.last_used);
     };
     target = static_cast<size_t>(std::ranges::min_element(slots, is_better) - slots.begin());
-    if (tokens > 0 && target != source) {
-      slots[target].ids.clear();  // holds nothing, should the copy fail
+    slots[target].ids.clear();  // holds nothing, should something fail on the way
+    if (tokens > 0 && target != source)
       cache.copy_prefix(static_cast<int64_t>(source), static_cast<int64_t>(target), tokens);
-    }
   }
 
   Slot& slot = slots[target];
-  slot.ids.assign(job.prompt.ids.begin(), job.prompt.ids.begin() + tokens);
-  slot.positions.assign(job.positions.begin(), job.positions.begin() + tokens * job.prompt.positions.size(0));
   slot.blocks = job.blocks;
+  slot.positions.assign(job.positions.begin(), job.positions.begin() + tokens * job.prompt.positions.size(0));
+  slot.ids.assign(job.prompt.ids.begin(), job.prompt.ids.begin() + tokens);
   slot.is_free = false;
   slot.last_used = ++uses;
   job.slot = static_cast<int64_t>(target);

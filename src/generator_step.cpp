@@ -1,5 +1,6 @@
 // One step of all running jobs.
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "core/error.hpp"
@@ -8,14 +9,34 @@
 #include "torch_errors.hpp"
 
 namespace oriel {
+namespace {
 
-std::vector<JobEvent> Generator::Impl::advance() {
-  std::vector<JobEvent> events;
+void note_error(JobResult& result, ErrorCode code, const char* text) noexcept {
+  result.error_code = code;
+  try {
+    result.error = text;
+  } catch (const std::bad_alloc&) {  // the code says it
+  }
+}
+
+}  // namespace
+
+template <typename Body>
+void Generator::Impl::run_for(Job& job, std::vector<JobEvent>& events, const Body& body) {
+  try {
+    with_torch_errors("generator", body);
+  } catch (const Error& error) {
+    fail(job, error.code(), error.what(), events);
+  } catch (const std::bad_alloc&) {  // not even for the error's text
+    fail(job, ErrorCode::out_of_memory, "generator: host memory ran out", events);
+  }
+}
+
+void Generator::Impl::advance(std::vector<JobEvent>& events) {
   end_cancelled(events);
   start_waiting(events);
   std::vector<Task> tasks = plan(events);
   if (!tasks.empty()) compute(tasks, events);
-  return events;
 }
 
 void Generator::Impl::end_cancelled(std::vector<JobEvent>& events) {
@@ -32,11 +53,7 @@ void Generator::Impl::start_waiting(std::vector<JobEvent>& events) {
     if (std::ranges::none_of(slots, &Slot::is_free)) return;
     // What another reads just now need not be read twice, and would not be read sooner here: prompts come in turn.
     if (is_being_computed(job)) return;
-    try {
-      with_torch_errors("generator", [&] { start(job); });
-    } catch (const Error& error) {
-      fail(job, error, events);
-    }
+    run_for(job, events, [&] { start(job); });
   }
 }
 
@@ -46,13 +63,9 @@ std::vector<Generator::Impl::Task> Generator::Impl::plan(std::vector<JobEvent>& 
   for (auto place = jobs.begin(); place != jobs.end();) {
     Job& job = (place++)->second;
     if (job.slot < 0) continue;
-    try {
-      with_torch_errors("generator", [&] {
-        if (std::optional<Task> task = next_task(job, budget)) tasks.push_back(std::move(*task));
-      });
-    } catch (const Error& error) {
-      fail(job, error, events);
-    }
+    run_for(job, events, [&] {
+      if (std::optional<Task> task = next_task(job, budget)) tasks.push_back(std::move(*task));
+    });
   }
   return tasks;
 }
@@ -77,40 +90,42 @@ std::optional<Generator::Impl::Task> Generator::Impl::next_task(Job& job, ChunkB
 }
 
 void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& events) {
-  std::vector<Model::Run> runs;
-  for (const Task& task : tasks) runs.push_back(task.run);
   at::Tensor logits;
   std::vector<text::Choice> greedy;
-  try {
-    with_torch_errors("generator", [&] {
-      logits = model->forward(runs, cache);
-      if (std::ranges::any_of(tasks, [](const Task& task) { return task.wants_argmax(); }))
-        greedy = text::choose_greedily(logits);
-    });
-  } catch (const Error& error) {
-    if (tasks.size() == 1) return fail(*tasks[0].job, error, events);
-    // Whose fault it was shows when each is alone. Nothing is lost: a token's keys and values can be written twice.
-    for (Task& task : tasks) compute({&task, 1}, events);
-    return;
+  const auto forward = [&] {
+    std::vector<Model::Run> runs;
+    for (const Task& task : tasks) runs.push_back(task.run);
+    logits = model->forward(runs, cache);
+    if (std::ranges::any_of(tasks, [](const Task& task) { return task.wants_argmax(); }))
+      greedy = text::choose_greedily(logits);
+  };
+  if (tasks.size() == 1) {
+    const int64_t number = tasks[0].job->number;
+    run_for(*tasks[0].job, events, forward);
+    if (!jobs.contains(number)) return;
+  } else {
+    try {
+      forward();
+    } catch (const std::exception&) {
+      // Whose fault it was shows when each is alone. Nothing is lost: a token's keys and values can be written twice.
+      for (Task& task : tasks) compute({&task, 1}, events);
+      return;
+    }
   }
   int64_t row = 0;
   for (Task& task : tasks) {
     Job& job = *task.job;
     const int64_t own_row = task.run.logits == Model::Logits::none ? -1 : row++;
-    try {
-      with_torch_errors("generator", [&] {
-        remember(task);
-        if (own_row < 0) return events.push_back(job.take_event(JobEvent::Stage::prefill));
-        const text::Choice choice =
-            task.wants_argmax() ? greedy[static_cast<size_t>(own_row)] : choose(job, logits.select(0, own_row));
-        if (const auto reason = job.accept(choice))
-          finish(job, *reason, events);
-        else
-          events.push_back(job.take_event(JobEvent::Stage::streaming));
-      });
-    } catch (const Error& error) {
-      fail(job, error, events);
-    }
+    run_for(job, events, [&] {
+      remember(task);
+      if (own_row < 0) return events.push_back(job.take_event(JobEvent::Stage::prefill));
+      const text::Choice choice =
+          task.wants_argmax() ? greedy[static_cast<size_t>(own_row)] : choose(job, logits.select(0, own_row));
+      if (const auto reason = job.accept(choice))
+        finish(job, *reason, events);
+      else
+        events.push_back(job.take_event(JobEvent::Stage::streaming));
+    });
   }
 }
 
@@ -128,33 +143,52 @@ text::Choice Generator::Impl::choose(Job& job, const at::Tensor& logits) {
 }
 
 void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>& events) {
-  job.end(reason);
+  JobResult& result = job.result;
+  try {
+    job.end(reason);
+  } catch (const std::exception&) {
+    result.reason = StopReason::failed;
+    if (!result.error_code) note_error(result, ErrorCode::out_of_memory, "generator: host memory ran out");
+  }
   // Whether what a prompt has left in the cache are numbers shows in its first logits.
   if (reason == StopReason::cancelled && !job.has_answered()) clear_slot(job);
-  events.push_back(job.take_event(JobEvent::Stage::finished));
+  try {
+    events.push_back(job.take_event(JobEvent::Stage::finished));
+  } catch (const std::bad_alloc&) {
+    events.push_back({.job = job.number,
+                      .stage = JobEvent::Stage::finished,
+                      .prefilled = job.prefilled,
+                      .prompt_tokens = job.prompt.size()});
+  }
   if (job.slot >= 0) {
     Slot& slot = slots[static_cast<size_t>(job.slot)];
     slot.is_free = true;
     slot.last_used = ++uses;
   }
-  results.emplace(job.number, std::move(job.result));
+  job.place.mapped() = std::move(result);
+  results.insert(std::move(job.place));
   jobs.erase(job.number);
 }
 
-void Generator::Impl::fail(Job& job, const Error& error, std::vector<JobEvent>& events) {
-  job.result.error_code = error.code();
-  job.result.error = error.what();
+void Generator::Impl::fail(Job& job, ErrorCode code, const char* error, std::vector<JobEvent>& events) {
+  note_error(job.result, code, error);
+  job.result.ids.resize(job.result.logprobs.size());  // the last may have been noted by half
   clear_slot(job);
   finish(job, StopReason::failed, events);
 }
 
-void Generator::Impl::clear_slot(Job& job) {
+void Generator::Impl::clear_slot(Job& job) noexcept {
   if (job.slot < 0) return;
+  Slot& slot = slots[static_cast<size_t>(job.slot)];
+  slot.ids.clear();  // holds nothing for others, whatever comes now
   try {
-    with_torch_errors("generator", [&] { forget(slots[static_cast<size_t>(job.slot)]); });
-  } catch (const Error& error) {
-    if (!job.result.error.empty()) job.result.error += "; then, ";
-    job.result.error += fmt::format("clearing its part of the cache: {}", error.what());
+    with_torch_errors("generator", [&] { forget(slot); });
+  } catch (const std::exception& error) {
+    try {
+      if (!job.result.error.empty()) job.result.error += "; then, ";
+      job.result.error += fmt::format("clearing its part of the cache: {}", error.what());
+    } catch (const std::exception&) {  // the job's own error says what there is to say
+    }
   }
 }
 

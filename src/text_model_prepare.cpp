@@ -109,9 +109,9 @@ TextModel::Impl::Prompt TextModel::Impl::prepare(std::span<const int64_t> ids,
   if (tokens > traits().max_positions)
     throw_error(ErrorCode::limit_exceeded, "prompt: expected at most {} ids (max_position_embeddings), got {}",
                 traits().max_positions, tokens);
-  const std::vector<arch::VisionRun> runs = vision_runs(find_stretches(ids, embeddings, traits()));
   const c10::InferenceMode guard;
   return with_torch_errors("prompt", [&] {
+    const std::vector<arch::VisionRun> runs = vision_runs(find_stretches(ids, embeddings, traits()));
     return Prompt{.ids = {ids.begin(), ids.end()},
                   .positions = architecture->positions(tokens, runs),
                   .blocks = architecture->blocks(ids, runs),

@@ -1,11 +1,14 @@
 #include "arch/decoder_config.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/logical_and.h>
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "core/error.hpp"
 #include "ops/rotary.hpp"
@@ -34,21 +37,80 @@ void expect_whole_rotation(const Json& factor) {
     throw_error(ErrorCode::unsupported_model, "{}: expected 1, got {}", factor.where(), factor.dump());
 }
 
+/// The length that the model was first trained for.
+double original_positions(const RopeKeys& keys, int64_t max_positions) {
+  if (keys.original_positions) return static_cast<double>(keys.original_positions->integer_in(1, most_tokens));
+  const Json own = keys.parameters["original_max_position_embeddings"];
+  return static_cast<double>(own.integer_in_or(1, most_tokens, max_positions));
+}
+
 /// Frequencies of Llama 3.1: long waves slowed by the factor, short ones left, those between in between.
-at::Tensor llama3_frequencies(const at::Tensor& plain, const Json& keys, int64_t max_positions) {
+at::Tensor llama3_frequencies(const at::Tensor& plain, const RopeKeys& rope, int64_t max_positions) {
+  const Json& keys = rope.parameters;
   const double factor = positive_number(keys["factor"]);
   const double low = positive_number(keys["low_freq_factor"]);
   const double high = positive_number(keys["high_freq_factor"]);
   if (high <= low)
     throw_error(ErrorCode::malformed_model, "{}: expected more than low_freq_factor {}, got {}",
                 keys["high_freq_factor"].where(), low, high);
-  const auto context =
-      static_cast<double>(keys["original_max_position_embeddings"].integer_in_or(1, most_tokens, max_positions));
+  const double context = original_positions(rope, max_positions);
   const at::Tensor wavelength = plain.reciprocal() * (2 * std::numbers::pi);
   const at::Tensor slowed = at::where(wavelength > context / low, plain / factor, plain);
   const at::Tensor smooth = (wavelength.reciprocal() * context - low) / (high - low);
   const at::Tensor between = (1 - smooth) * slowed / factor + smooth * slowed;
   return at::where(at::logical_and(wavelength >= context / high, wavelength <= context / low), between, slowed);
+}
+
+/// The value, or `fallback` for 0, null and an absent key alike.
+double number_or_if_zero(const Json& value, double fallback) {
+  const double number = value.has_value() ? value.number() : 0;
+  return number == 0 ? fallback : number;
+}
+
+/// The factor of cos and sin that YaRN's paper proposes (section 3.4), unless the keys say another.
+double yarn_attention_factor(const Json& keys, double factor) {
+  const Json own = keys["attention_factor"];
+  if (own.has_value()) return own.number();
+  const auto grown = [&](double scale) { return factor <= 1 ? 1.0 : 0.1 * scale * std::log(factor) + 1; };
+  const double scale = number_or_if_zero(keys["mscale"], 0);
+  const double all_scale = number_or_if_zero(keys["mscale_all_dim"], 0);
+  return scale != 0 && all_scale != 0 ? grown(scale) / grown(all_scale) : grown(1);
+}
+
+/// YaRN (section 3.2 of its paper, with transformers' bounds): waves that turn often within the original length are
+/// left, those that hardly turn are slowed by the factor, with a ramp over the pairs between.
+ScaledRotary yarn_rotary(const RopeKeys& rope, int64_t head_dim, int64_t max_positions) {
+  const Json& keys = rope.parameters;
+  const double original = original_positions(rope, max_positions);
+  const Json given = keys["factor"];
+  const double factor = given.is_null() ? static_cast<double>(max_positions) / original : positive_number(given);
+  if (rope.theta == 1)
+    throw_error(ErrorCode::malformed_model, "{}: expected a rope_theta other than 1 for yarn, got 1", keys.where());
+  const auto dimensions = static_cast<double>(head_dim);
+  // The place among all dimensions of the wave that turns so often within the original length.
+  const auto place = [&](double turns) {
+    return dimensions * std::log(original / (turns * 2 * std::numbers::pi)) / (2 * std::log(rope.theta));
+  };
+  const double turns_fast = number_or_if_zero(keys["beta_fast"], 32);
+  const double turns_slow = number_or_if_zero(keys["beta_slow"], 1);
+  if (turns_fast < 0 || turns_slow < 0)
+    throw_error(ErrorCode::malformed_model, "{}: expected positive beta_fast and beta_slow, got {} and {}",
+                keys.where(), turns_fast, turns_slow);
+  double low = place(turns_fast);
+  double high = place(turns_slow);
+  const Json truncate = keys["truncate"];
+  if (!rope.hears_truncate || (!truncate.is_null() && truncate.boolean_or(true))) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dimensions - 1);
+  if (low == high) high += 0.001;
+  const at::Tensor plain = ops::inverse_frequencies(rope.theta, head_dim);
+  const at::Tensor slowed = plain / factor;
+  const at::Tensor left = 1 - ((at::arange(head_dim / 2, at::kFloat) - low) / (high - low)).clamp(0, 1);
+  return {.rotary = {.frequencies = slowed * (1 - left) + plain * left, .axes = {}},
+          .attention_factor = yarn_attention_factor(keys, factor)};
 }
 
 }  // namespace
@@ -91,6 +153,8 @@ RopeKeys read_rope_keys(const Json& text, double default_theta) {
   const Json keys = is_old ? scaling : text["rope_parameters"];
   expect_whole_rotation(text["partial_rotary_factor"]);
   RopeKeys result{.parameters = keys, .theta = default_theta, .type = "default"};
+  const Json original = text["original_max_position_embeddings"];
+  if (original.has_value()) result.original_positions = original;
   for (const Json& theta : {text["rope_theta"], keys["rope_theta"]})
     if (theta.has_value()) result.theta = theta.number();
   for (const char* key : {"type", "rope_type"})
@@ -98,18 +162,32 @@ RopeKeys read_rope_keys(const Json& text, double default_theta) {
   return result;
 }
 
-nn::RotarySpec make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions) {
+ScaledRotary make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions) {
   expect_whole_rotation(keys.parameters["partial_rotary_factor"]);
   if (!std::isfinite(keys.theta) || keys.theta <= 0)
     throw_error(ErrorCode::malformed_model, "{}: expected a positive rope_theta, got {}", keys.parameters.where(),
                 keys.theta);
+  if (keys.type == "yarn") return yarn_rotary(keys, head_dim, max_positions);
   const at::Tensor plain = ops::inverse_frequencies(keys.theta, head_dim);
-  if (keys.type == "default") return {.frequencies = plain, .axes = {}};
-  if (keys.type == "linear") return {.frequencies = plain / positive_number(keys.parameters["factor"]), .axes = {}};
-  if (keys.type == "llama3")
-    return {.frequencies = llama3_frequencies(plain, keys.parameters, max_positions), .axes = {}};
-  throw_error(ErrorCode::unsupported_model, "{}: expected rope type default, linear or llama3, got \"{}\"",
-              keys.parameters.where(), keys.type);
+  const auto with = [](at::Tensor frequencies) {
+    return ScaledRotary{.rotary = {.frequencies = std::move(frequencies), .axes = {}}};
+  };
+  if (keys.type == "default") return with(plain);
+  if (keys.type == "dynamic") {
+    positive_number(keys.parameters["factor"]);  // of no effect up to max_positions
+    return with(plain);
+  }
+  if (keys.type == "linear") return with(plain / positive_number(keys.parameters["factor"]));
+  if (keys.type == "llama3") return with(llama3_frequencies(plain, keys, max_positions));
+  throw_error(ErrorCode::unsupported_model, "{}: expected rope type default, linear, dynamic, yarn or llama3, got {}",
+              keys.parameters.where(), quote_json(keys.type));
+}
+
+void set_rotary(const RopeKeys& keys, TextTraits& traits) {
+  nn::DecoderSpec& decoder = traits.decoder;
+  ScaledRotary scaled = make_rotary(keys, decoder.head_dim, traits.max_positions);
+  decoder.attention_scale *= scaled.attention_factor * scaled.attention_factor;
+  decoder.rotaries = {std::move(scaled.rotary)};
 }
 
 std::optional<int64_t> read_window(const Json& text, std::optional<int64_t> fallback) {

@@ -34,10 +34,21 @@ struct RopeKeys {
   Json parameters;  ///< type, factor and the like; may be absent
   double theta;
   std::string type;
+  /// original_max_position_embeddings beside the keys, which comes before their own.
+  std::optional<Json> original_positions = {};
+  bool hears_truncate = true;  ///< whether yarn's key "truncate" has a meaning
 };
 [[nodiscard]] RopeKeys read_rope_keys(const Json& text, double default_theta);
-/// The frequencies for these keys. Throws unsupported_model for types other than default, linear and llama3.
-[[nodiscard]] nn::RotarySpec make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions);
+
+struct ScaledRotary {
+  nn::RotarySpec rotary;
+  double attention_factor = 1;  ///< by which cos and sin are multiplied: products of q and k by its square
+};
+/// The frequencies for these keys. Throws unsupported_model for types other than default, linear, dynamic, yarn and
+/// llama3. dynamic is the default up to max_positions, and longer sequences are not run.
+[[nodiscard]] ScaledRotary make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions);
+/// make_rotary for all layers alike. The factor goes into the attention scale, which must be set.
+void set_rotary(const RopeKeys& keys, TextTraits& traits);
 
 /// sliding_window: a number; nothing for null; the class default if absent.
 [[nodiscard]] std::optional<int64_t> read_window(const Json& text, std::optional<int64_t> fallback);

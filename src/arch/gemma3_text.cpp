@@ -2,6 +2,7 @@
 // directions. spec/text.md 5 and 6.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "arch/decoder_config.hpp"
 #include "core/error.hpp"
@@ -42,8 +43,7 @@ class Gemma3Text final : public TextArchitecture {
         1 / std::sqrt(static_cast<double>(text["query_pre_attn_scalar"].integer_in_or(1, 1 << 20, 256)));
     traits_.query_key_value_bias = traits_.projection_bias = text["attention_bias"].boolean_or(false);
     read_layers(text);
-    decoder.rotaries = {make_rotary(full_keys(text), decoder.head_dim, traits_.max_positions),
-                        make_rotary(sliding_keys(text), decoder.head_dim, traits_.max_positions)};
+    read_rotaries(text);
   }
 
   // Neighbouring pictures without a token between them are one block, as in transformers.
@@ -91,6 +91,18 @@ class Gemma3Text final : public TextArchitecture {
     }
   }
 
+  void read_rotaries(const Json& text) {
+    nn::DecoderSpec& decoder = traits_.decoder;
+    for (const RopeKeys& keys : {full_keys(text), sliding_keys(text)}) {
+      ScaledRotary scaled = make_rotary(keys, decoder.head_dim, traits_.max_positions);
+      // All layers have one attention scale.
+      if (scaled.attention_factor != 1)
+        throw_error(ErrorCode::unsupported_model, "{}: expected yarn with an attention_factor of 1, got {}",
+                    keys.parameters.where(), scaled.attention_factor);
+      decoder.rotaries.push_back(std::move(scaled.rotary));
+    }
+  }
+
   /// rope_scaling speaks of the full layers alone; its old key "type" is not heard there.
   static RopeKeys full_keys(const Json& text) {
     const Json own = text["rope_parameters"]["full_attention"];
@@ -108,7 +120,8 @@ class Gemma3Text final : public TextArchitecture {
   }
 
   static RopeKeys read_own(const Json& own, const Json& old_theta, double default_theta) {
-    RopeKeys keys{.parameters = own, .theta = default_theta, .type = "default"};
+    // transformers looks for "truncate" outside of the layer types.
+    RopeKeys keys{.parameters = own, .theta = default_theta, .type = "default", .hears_truncate = false};
     for (const Json& theta : {old_theta, own["rope_theta"]})
       if (theta.has_value()) keys.theta = theta.number();
     for (const char* key : {"type", "rope_type"})

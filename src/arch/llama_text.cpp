@@ -27,8 +27,7 @@ class LlamaText final : public TextArchitecture {
                  traits_);
     traits_.query_key_value_bias = traits_.projection_bias = text["attention_bias"].boolean_or(false);
     traits_.mlp_bias = text["mlp_bias"].boolean_or(false);
-    traits_.decoder.rotaries = {
-        make_rotary(read_rope_keys(text, 10000.0), traits_.decoder.head_dim, traits_.max_positions)};
+    set_rotary(read_rope_keys(text, 10000.0), traits_);
   }
 };
 

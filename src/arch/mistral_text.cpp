@@ -38,8 +38,7 @@ class MistralText final : public TextArchitecture {
     nn::DecoderSpec& decoder = traits_.decoder;
     const auto window = read_window(text, is_small_3 ? std::nullopt : std::optional<int64_t>(4096));
     for (nn::DecoderLayerSpec& layer : decoder.layers) layer.window = window.value_or(0);
-    decoder.rotaries = {
-        make_rotary(read_rope_keys(text, is_small_3 ? 1e9 : 10000.0), decoder.head_dim, traits_.max_positions)};
+    set_rotary(read_rope_keys(text, is_small_3 ? 1e9 : 10000.0), traits_);
   }
 };
 

@@ -99,7 +99,12 @@ class Qwen2Text final : public TextArchitecture {
     nn::DecoderSpec& decoder = traits_.decoder;
     RopeKeys keys = read_rope_keys(text, 1000000.0);
     if (keys.type == "mrope") keys.type = "default";
-    nn::RotarySpec rotary = make_rotary(keys, decoder.head_dim, traits_.max_positions);
+    // Positions of a video may run beyond the tokens, and with them beyond the length up to which dynamic is static.
+    if (keys.type == "dynamic")
+      throw_error(ErrorCode::unsupported_model,
+                  "{}: expected rope type default, linear, yarn or llama3, got \"dynamic\"", keys.parameters.where());
+    set_rotary(keys, traits_);
+    nn::RotarySpec& rotary = decoder.rotaries[0];
     const Json section = keys.parameters["mrope_section"];
     const std::vector<int64_t> pairs = section.has_value() ? section.integers() : std::vector<int64_t>{16, 24, 24};
     const int64_t half = decoder.head_dim / 2;
@@ -115,7 +120,6 @@ class Qwen2Text final : public TextArchitecture {
     for (size_t axis = 0; axis < 3; ++axis)
       rotary.axes.insert(rotary.axes.end(), static_cast<size_t>(pairs[axis]), static_cast<int64_t>(axis));
     decoder.position_axes = 3;
-    decoder.rotaries = {std::move(rotary)};
   }
 
   /// Rows have places on the grid only where all of an embedding's rows stand together.

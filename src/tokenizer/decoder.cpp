@@ -11,6 +11,10 @@
 namespace oriel::tokenizer {
 namespace {
 
+// What replacements may put into one text: so much, and so many times the size of its tokens.
+constexpr size_t free_growth = 1 << 20;
+constexpr size_t most_growth = 16;
+
 constexpr std::string_view replacement_character = "\xef\xbf\xbd";
 
 /// Moves the characters that `bytes` begins with to `text`, and U+FFFD for each run of bytes that can't be one. What
@@ -118,7 +122,8 @@ void Decoder::add(const Json& json) {
   }
 }
 
-DecoderStream::DecoderStream(const Decoder& decoder) : decoder_(&decoder), states_(decoder.steps().size()) {
+DecoderStream::DecoderStream(const Decoder& decoder)
+    : decoder_(&decoder), states_(decoder.steps().size()), budget_(free_growth) {
   bool is_text = false;
   for (const Decoder::Step& step : decoder.steps()) {
     is_text_.push_back(is_text);
@@ -129,24 +134,17 @@ DecoderStream::DecoderStream(const Decoder& decoder) : decoder_(&decoder), state
 
 std::string DecoderStream::push(std::string_view token) {
   std::string text;
-  budget_ = budget(token);
+  budget_ += most_growth * token.size();
   run(0, token, text);
   return text;
 }
 
 std::string DecoderStream::finish() {
   std::string text;
-  budget_ = budget("");
   finish(0, text);
   states_.assign(states_.size(), {});
+  budget_ = free_growth;
   return text;
-}
-
-size_t DecoderStream::budget(std::string_view token) const {
-  constexpr size_t most_growth = 16;
-  size_t size = token.size();
-  for (const State& state : states_) size += state.held.size();
-  return most_growth * size + (1 << 20);
 }
 
 void DecoderStream::run(size_t step, std::string_view token, std::string& text) {
@@ -200,9 +198,9 @@ void DecoderStream::run_replaced(size_t step, std::string_view token, const std:
                                  std::string_view content, std::string& text) {
   const size_t added = matches.size() * content.size();
   if (added > budget_)
-    throw_error(
-        ErrorCode::limit_exceeded,
-        "tokenizer: expected replacements that put at most 16 times its size and 1 MiB into a decoded token, got more");
+    throw_error(ErrorCode::limit_exceeded,
+                "tokenizer: expected replacements that put at most 16 times the size of its tokens and 1 MiB into a "
+                "decoded text, got more");
   budget_ -= added;
   AlignedText replaced(token, added);
   replaced.replace(matches, content);

@@ -46,8 +46,8 @@ class Decoder {
 /// token can change.
 class DecoderStream {
  public:
-  /// `decoder` must outlive it. push and finish throw limit_exceeded where replacements put in many times more than
-  /// came.
+  /// `decoder` must outlive it. push and finish throw limit_exceeded where replacements have put into the text many
+  /// times more than came.
   explicit DecoderStream(const Decoder& decoder);
   [[nodiscard]] std::string push(std::string_view token);
   /// What is left; the stream is as new afterwards.
@@ -61,8 +61,6 @@ class DecoderStream {
     bool began = false;   // a token or text has been seen
     bool start_done = false;
   };
-  /// What replacements may put in while `token` and what is held pass through all the steps.
-  [[nodiscard]] size_t budget(std::string_view token) const;
   void run(size_t step, std::string_view token, std::string& text);
   void run_replaced(size_t step, std::string_view token, const std::vector<Pattern::Match>& matches,
                     std::string_view content, std::string& text);
@@ -73,7 +71,7 @@ class DecoderStream {
 
   const Decoder* decoder_;
   std::vector<State> states_;
-  size_t budget_ = 0;          // bytes that replacements may still put in
+  size_t budget_;              // bytes that replacements may still put into this text
   std::vector<bool> is_text_;  // what reaches a step is pieces of one text, not tokens
 };
 

@@ -22,6 +22,9 @@ namespace {
 constexpr uint32_t first_limit = 128;
 constexpr uint64_t text_budget = 4'000'000;
 constexpr uint64_t character_budget = 64;
+// What a pattern reads uncounted (ParsedPattern) counts by length instead: such a pattern is shown this many characters
+// behind a start, and where it asks for more, more, out of the same budget.
+constexpr size_t first_window = 256;
 constexpr uint64_t most_counted = std::numeric_limits<uint32_t>::max();  // that PCRE2 counts
 constexpr size_t stack_start = 32 << 10;
 constexpr size_t stack_limit = 16 << 20;
@@ -61,18 +64,20 @@ SharedPatternBudget::SharedPatternBudget(size_t size)
 SharedPatternBudget::~SharedPatternBudget() { shared_budget = around_; }
 
 struct Pattern::Code {
-  Code(const std::string& syntax, uint32_t options, std::string_view where) {
+  /// Without auto-possessification, which would turn steps that are counted into some that are not.
+  Code(const std::string& syntax, uint32_t options, std::string_view where, uint32_t kinds = PCRE2_JIT_COMPLETE) {
     int error = 0;
     size_t offset = 0;
     code = pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(syntax.data()), syntax.size(),
-                           PCRE2_DOTALL | PCRE2_NEVER_UTF | PCRE2_NO_AUTO_CAPTURE | options, &error, &offset, nullptr);
+                           PCRE2_DOTALL | PCRE2_NEVER_UTF | PCRE2_NO_AUTO_CAPTURE | PCRE2_NO_AUTO_POSSESS | options,
+                           &error, &offset, nullptr);
     if (code == nullptr) {
       std::array<unsigned char, 128> reason{};
       pcre2_get_error_message_8(error, reason.data(), reason.size());
       throw_error(ErrorCode::unsupported_model, "{}: expected a pattern that PCRE2 compiles, got: {}", where,
                   reinterpret_cast<const char*>(reason.data()));
     }
-    is_native = pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) == 0;
+    is_native = pcre2_jit_compile_8(code, kinds) == 0;
   }
   ~Code() { pcre2_code_free_8(code); }
   Code(const Code&) = delete;
@@ -80,10 +85,14 @@ struct Pattern::Code {
 
   /// Where a match is, in the scratch's data: as pcre2_match, with up to `limit` steps a start.
   int match(const Scratch& scratch, size_t from, uint64_t limit) const {
+    return match(scratch, from, scratch.classes.size(), limit);
+  }
+  /// The same in what is before `end`; PCRE2_ERROR_PARTIAL if that depends on what is behind.
+  int match(const Scratch& scratch, size_t from, size_t end, uint64_t limit) const {
     pcre2_set_match_limit_8(scratch.context, static_cast<uint32_t>(limit));
     const auto run = is_native ? pcre2_jit_match_8 : pcre2_match_8;
-    return run(code, scratch.classes.data(), scratch.classes.size(), from, PCRE2_NO_UTF_CHECK, scratch.data,
-               scratch.context);
+    const uint32_t partial = end < scratch.classes.size() ? PCRE2_PARTIAL_HARD : 0;
+    return run(code, scratch.classes.data(), end, from, PCRE2_NO_UTF_CHECK | partial, scratch.data, scratch.context);
   }
 
   pcre2_code_8* code = nullptr;
@@ -101,6 +110,7 @@ class Pattern::Search {
 
   /// Whether there is a match at or behind `from`; it is in the scratch's data.
   bool find(size_t from) {
+    if (pattern_.reads_uncounted_) return find_in_windows(from);
     const int found = pattern_.code_->match(scratch_, from, first_limit);
     if (found == PCRE2_ERROR_MATCHLIMIT) return find_slowly(from);
     return is_match(found);
@@ -120,9 +130,35 @@ class Pattern::Search {
     return false;
   }
 
+  bool find_in_windows(size_t from) {
+    const size_t size = scratch_.classes.size();
+    for (; from <= size; ++from) {
+      size_t window = first_window;
+      uint64_t limit = first_limit;
+      int found = 0;
+      while (true) {
+        found = pattern_.anchored_->match(scratch_, from, std::min(size, from + window), limit);
+        const bool needs_more = found == PCRE2_ERROR_PARTIAL;
+        if (!needs_more && found != PCRE2_ERROR_MATCHLIMIT) break;
+        if (needs_more)
+          window *= 4;
+        else
+          limit = std::min(4 * limit, most_counted);
+        const uint64_t cost = std::min<uint64_t>(window, size - from) * (limit / first_limit);
+        if (cost > budget_) refuse();
+        budget_ -= cost;
+      }
+      if (is_match(found)) return true;
+    }
+    return false;
+  }
+
+  [[noreturn]] void refuse() const {
+    throw_error(ErrorCode::limit_exceeded, "{}: the pattern backtracks without end in this text", pattern_.where_);
+  }
+
   [[nodiscard]] bool is_match(int found) const {
-    if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-      throw_error(ErrorCode::limit_exceeded, "{}: the pattern backtracks without end in this text", pattern_.where_);
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH) refuse();
     return found >= 0;
   }
 
@@ -140,8 +176,9 @@ Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where)
   for (const ParsedPattern::Piece& piece : parsed.pieces)
     syntax += piece.set < 0 ? piece.syntax : set_syntax[static_cast<size_t>(piece.set)];
 
+  reads_uncounted_ = parsed.reads_uncounted;
   code_ = std::make_shared<const Code>(syntax, 0, where_);
-  anchored_ = std::make_shared<const Code>(syntax, PCRE2_ANCHORED, where_);
+  anchored_ = std::make_shared<const Code>(syntax, PCRE2_ANCHORED, where_, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 }
 
 /// Numbers the classes, tabulates them, and writes each set as a PCRE2 set of classes.

@@ -22,6 +22,9 @@ struct ParsedPattern {
   };
   std::vector<Piece> pieces;
   std::vector<CodePointSet> sets;
+  /// Something may read on and on and take no step that PCRE2 counts: a repeat without end that is possessive, or
+  /// inside of an atomic group or of a look around.
+  bool reads_uncounted = false;
 };
 /// Throws unsupported_model, beginning with `where`, for what is not understood.
 [[nodiscard]] ParsedPattern parse_pattern(std::string_view regex, std::string_view where);
@@ -65,6 +68,7 @@ class Pattern {
   std::string where_;
   std::vector<uint16_t> block_of_;  // of each 256 code points
   std::vector<uint8_t> blocks_;     // classes of each distinct block
+  bool reads_uncounted_ = false;    // ParsedPattern's
   std::shared_ptr<const Code> code_;
   std::shared_ptr<const Code> anchored_;  // the same, for a match that starts where the search starts
 };

@@ -80,11 +80,14 @@ class Parser {
     }
     emit(ignore_case_ ? both_cases(set) : std::move(set));
     can_repeat_ = true;
+    after_atomic_ = false;
   }
 
   struct Group {
     bool ignored_case;
     bool can_repeat;
+    bool keeps_nothing = false;  // atomic, or a look around: what was tried inside is not tried again
+    bool has_endless = false;    // a repeat without end is inside
   };
   void open_group() {
     if (groups_.size() == max_nesting) refuse("more than 100 groups in each other");
@@ -98,6 +101,7 @@ class Parser {
         if (known || !take(kind)) continue;
         known = true;
         groups_.back().can_repeat = kind == "?:" || kind == "?>";
+        groups_.back().keeps_nothing = kind != "?:";
         emit(fmt::format("({}", kind));
       }
       if (!known && at("?")) refuse("the group " + quote_json(text_.substr(position_ - 1, 4)));
@@ -110,7 +114,11 @@ class Parser {
     emit(")");
     ignore_case_ = groups_.back().ignored_case;
     can_repeat_ = groups_.back().can_repeat;
+    const Group closed = groups_.back();
     groups_.pop_back();
+    after_atomic_ = closed.keeps_nothing;
+    result_.reads_uncounted = result_.reads_uncounted || (closed.keeps_nothing && closed.has_endless);
+    if (closed.has_endless && !groups_.empty()) groups_.back().has_endless = true;
   }
 
   /// Only ASCII letters change with case here, together with the two characters that fold to one of them.
@@ -149,7 +157,9 @@ class Parser {
     if (!can_repeat_) refuse("a repetition of nothing");
     can_repeat_ = false;
     if (!at("{")) {
+      const bool is_endless = !at("?");
       emit(text_.substr(position_++, 1));
+      if (is_endless) note_endless(at("+"));
       if (at("?") || at("+")) emit(text_.substr(position_++, 1));
       if (at("*") || at("+") || at("?") || is_counted_repeat()) refuse("a repetition of a repetition");
       return;
@@ -157,12 +167,20 @@ class Parser {
     ++position_;
     const int least = take_count(0);
     std::string syntax = fmt::format("{{{}", least);
-    if (take(",")) syntax += at("}") ? std::string(",") : fmt::format(",{}", take_count(0));
+    if (take(",")) {
+      if (at("}")) note_endless(/*is_possessive=*/false);
+      syntax += at("}") ? std::string(",") : fmt::format(",{}", take_count(0));
+    }
     if (!take("}")) refuse("a count that is no number");
     syntax += '}';
     emit(syntax);
     // Oniguruma reads what may follow a count otherwise than PCRE2.
     if (at("*") || at("+") || at("?") || is_counted_repeat()) refuse("a repetition of a repetition");
+  }
+
+  void note_endless(bool is_possessive) {
+    if (is_possessive || after_atomic_) result_.reads_uncounted = true;
+    if (!groups_.empty()) groups_.back().has_endless = true;
   }
 
   CodePointSet parse_set() {
@@ -285,6 +303,7 @@ class Parser {
   size_t position_ = 0;
   bool ignore_case_ = false;
   bool can_repeat_ = false;
+  bool after_atomic_ = false;  // what may be repeated here is an atomic group
   std::vector<Group> groups_;
   ParsedPattern result_;
 };

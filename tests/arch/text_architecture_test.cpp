@@ -174,6 +174,23 @@ TEST(TextDefaults, Gemma3) {
               1e-9);
 }
 
+TEST(TextDefaults, StretchedRopeIsAsInTransformers) {
+  const Json golden = Json::read(ORIEL_TEST_DATA "/text/rope.json");
+  for (const Json& rope : golden["cases"].elements()) {
+    const std::string text = rope["text_config"].dump();
+    SCOPED_TRACE(text);
+    const nn::DecoderSpec decoder = traits(R"({"model_type": "llava", "text_config": )" + text + "}").decoder;
+    const std::vector<double> expected = rope["frequencies"].numbers();
+    const at::Tensor ours = decoder.rotaries.at(0).frequencies;
+    ASSERT_EQ(ours.numel(), static_cast<int64_t>(expected.size()));
+    // Both round to float32 a few times.
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_NEAR(ours.const_data_ptr<float>()[i] / expected[i], 1, 5e-7) << "pair " << i;
+    const double factor = rope["factor"].number();
+    EXPECT_NEAR(decoder.attention_scale, factor * factor / std::sqrt(128.0), 1e-12);
+  }
+}
+
 TEST(TextRefusals, TypesThatAreNotRun) {
   expect_refused(unsupported, with_text("llava", R"("model_type": "qwen2")"),
                  "text_config.model_type: expected \"llama\" or \"mistral\", got \"qwen2\"");
@@ -192,8 +209,22 @@ TEST(TextRefusals, TypesThatAreNotRun) {
 }
 
 TEST(TextRefusals, RopeThatIsNotRun) {
-  expect_refused(unsupported, with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4.0})"),
-                 "text_config.rope_scaling: expected rope type default, linear or llama3, got \"yarn\"");
+  expect_refused(
+      unsupported, with_text("llava", R"("rope_scaling": {"type": "longrope", "factor": 4.0})"),
+      "text_config.rope_scaling: expected rope type default, linear, dynamic, yarn or llama3, got \"longrope\"");
+  expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": -4})"),
+                 "text_config.rope_scaling.factor: expected a positive number, got -4");
+  expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": -1})"),
+                 "text_config.rope_scaling: expected positive beta_fast and beta_slow, got -1 and 1");
+  expect_refused(malformed, with_text("llava", R"("rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4})"),
+                 "text_config.rope_scaling: expected a rope_theta other than 1 for yarn, got 1");
+  expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "dynamic", "factor": 0})"),
+                 "text_config.rope_scaling.factor: expected a positive number, got 0");
+  expect_refused(unsupported, R"({"model_type": "qwen2_vl", "rope_scaling": {"type": "dynamic", "factor": 2}})",
+                 "rope_scaling: expected rope type default, linear, yarn or llama3, got \"dynamic\"");
+  expect_refused(unsupported,
+                 with_text("gemma3", R"("rope_scaling": {"rope_type": "yarn", "factor": 8, "attention_factor": 1.5})"),
+                 "text_config.rope_scaling: expected yarn with an attention_factor of 1, got 1.5");
   expect_refused(unsupported, with_text("llava", R"("partial_rotary_factor": 0.5)"),
                  "text_config.partial_rotary_factor: expected 1, got 0.5");
   expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "linear", "factor": 0})"),

@@ -183,6 +183,34 @@ TEST_F(GeneratorEnding, RunningAndWaitingJobsCanBeCancelledByNumber) {
   EXPECT_EQ(one.take_result(last).ids, whole.ids);
 }
 
+TEST_F(GeneratorEnding, AJobThatIsCancelledBeforeItsFirstLogitsLeavesNothingInTheCache) {
+  for (const bool by_number : {true, false}) {
+    SCOPED_TRACE(by_number);
+    Generator chunked = chat.generator({.max_jobs = 1, .max_tokens = 256, .prefill_chunk = 8});
+    std::stop_source source;
+    JobOptions cancelled = options;
+    cancelled.cancel = source.get_token();
+    const int64_t job = chunked.enqueue(prompt.ids, cancelled);
+    (void)chunked.step();
+    if (by_number)
+      chunked.cancel(job);
+    else
+      source.request_stop();
+    const std::vector<JobEvent> events = chunked.step();
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_EQ(events[0].stage, JobEvent::Stage::finished);
+    EXPECT_EQ(events[0].prefilled, 8);
+    EXPECT_TRUE(events[0].text.empty());
+    const JobResult result = chunked.take_result(job);
+    EXPECT_EQ(result.reason, StopReason::cancelled);
+    EXPECT_TRUE(result.ids.empty());
+    EXPECT_EQ(result.error, "");
+    const JobResult next = chunked.generate(prompt.ids, options);
+    EXPECT_EQ(next.reused_tokens, 0) << "nobody has seen whether these keys and values are numbers";
+    EXPECT_EQ(next.ids, whole.ids);
+  }
+}
+
 TEST_F(GeneratorEnding, ACallbackThatThrowsEndsItsJobAlone) {
   const int64_t other = generator.enqueue(prompt.ids, options);
   EXPECT_THROW(

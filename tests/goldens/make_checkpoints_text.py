@@ -24,7 +24,7 @@ TEXT = {"num_hidden_layers": 3, "intermediate_size": 40, "max_position_embedding
 
 
 def checkpoints() -> dict[str, Checkpoint]:
-    return {**_llama(), **_mistral(), **_qwen2(), **_gemma3()}
+    return {**_llama(), **_mistral(), **_qwen2(), **_gemma3(), **_stretched()}
 
 
 def _llama() -> dict[str, Checkpoint]:
@@ -127,6 +127,37 @@ def _gemma3() -> dict[str, Checkpoint]:
         },
     )  # fmt: skip
     return {"gemma3_window": Checkpoint(*windowed, layout="canonical", dtype=BFLOAT16)}
+
+
+def _stretched() -> dict[str, Checkpoint]:
+    # Short first lengths, so that prompts are longer, and that pairs of all three kinds are there: left, between, slowed.
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    llama = families.pixtral(
+        **PIXTRAL_VISION, text_width=32,
+        text={
+            **TEXT, **heads, "model_type": "llama", "sliding_window": ABSENT, "rope_theta": 200.0, "head_dim": 16,
+            "rope_scaling": {**yarn, "beta_fast": 6.0, "beta_slow": 0.25, "truncate": False},
+        },
+    )  # fmt: skip
+    qwen = families.qwen2_5_vl(
+        **QWEN_VISION, mlp=20, text_width=64, window=32, full_layers=[0], nested=False,
+        text={
+            **TEXT, **heads, "rope_theta": 100.0,
+            "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
+                             "mrope_section": [2, 3, 3]},
+        },
+    )  # fmt: skip
+    dynamic = families.mistral3(
+        **PIXTRAL_VISION, text_width=32, form="old",
+        text={**TEXT, **heads, "rope_theta": 500.0, "rope_scaling": {"type": "dynamic", "factor": 2.0},
+              "tie_word_embeddings": False},
+    )  # fmt: skip
+    return {
+        "llava_llama_yarn": Checkpoint(*llama, dtype=BFLOAT16),
+        "qwen2_5_vl_yarn": Checkpoint(*qwen, dtype=BFLOAT16),
+        "mistral3_dynamic_rope": Checkpoint(*dynamic, dtype=BFLOAT16),
+    }
 
 
 def add_second_end(directory: Path) -> None:

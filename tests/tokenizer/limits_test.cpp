@@ -91,6 +91,10 @@ TEST(TokenizerLimits, BlanksAroundAddedTokens) {
   }
 }
 
+const std::string growth_message =
+    "tokenizer: expected replacements that put at most 16 times the size of its tokens and 1 MiB into a decoded text, "
+    "got more";
+
 TEST(TokenizerLimits, DecodersThatReplaceWhatTheyPutIn) {
   const auto decode = [](size_t steps, std::string_view token) {
     const std::string step = replace_step("a", "aaaaaaaa");
@@ -99,10 +103,29 @@ TEST(TokenizerLimits, DecodersThatReplaceWhatTheyPutIn) {
     return DecoderStream(decoder).push(token).size();
   };
   EXPECT_EQ(decode(6, "a"), 262144U);
-  expect_error(
-      ErrorCode::limit_exceeded,
-      "tokenizer: expected replacements that put at most 16 times its size and 1 MiB into a decoded token, got more",
-      [&] { (void)decode(30, "a"); });
+  expect_error(ErrorCode::limit_exceeded, growth_message, [&] { (void)decode(30, "a"); });
+}
+
+/// Each token is allowed little, however many come.
+TEST(TokenizerLimits, DecodersThatReplaceInEveryToken) {
+  const Decoder decoder = Decoder::read(Json::parse(replace_step("a", std::string(4096, 'b')), "file"));
+  DecoderStream stream(decoder);
+  size_t decoded = 0;
+  expect_error(ErrorCode::limit_exceeded, growth_message, [&] {
+    for (int i = 0; i < 1'000'000; ++i) decoded += stream.push("a").size();
+  });
+  EXPECT_EQ(decoded / 4096, (1 << 20) / (4096 - 16));  // each token brings 16 bytes
+  // A text that grows 16 times is as long as it likes, and each text begins anew.
+  const Decoder growing = Decoder::read(Json::parse(replace_step("a", std::string(16, 'b')), "file"));
+  DecoderStream other(growing);
+  decoded = 0;
+  for (int i = 0; i < 200'000; ++i) decoded += other.push("a").size();
+  EXPECT_EQ(decoded, 3'200'000U);
+  DecoderStream texts(decoder);
+  for (int text = 0; text < 3; ++text) {
+    for (int i = 0; i < 200; ++i) EXPECT_EQ(texts.push("a").size(), 4096U);
+    EXPECT_EQ(texts.finish(), "");
+  }
 }
 
 /// What is held until a later token comes is paid for when it was held.

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "core/expect_error.hpp"
 #include "core/json.hpp"
 
@@ -114,6 +116,41 @@ TEST(Pattern, FindsWhatTakesManySteps) {
   // A start that takes many steps and finds nothing, and a match far behind it.
   EXPECT_THAT(matches("(?:a|a|aa)+b|d", std::string(12, 'a') + "c" + std::string(1000, 'e') + "dab"),
               ElementsAre("d", "ab"));
+}
+
+/// Repeats that PCRE2 does not count as steps, and that read a run to its end at every place of it. Unbounded, 100,000
+/// characters take up to 40 seconds, and ten times as many a hundred times as long.
+TEST(Pattern, EndsWhereAPatternReadsARunAtEveryPlace) {
+  std::vector<Pattern::Match> found;
+  for (const std::string regex :
+       {"(?=a*b)a", "(?=a*+b)a", "(?!a*c)b", "(?>a+)[bc]|d", "x?(?>a*)[bc]", "(?:aa)*+[bc]", "(?:a|aa)++b", "(?>a)*b",
+        "(?:(?=a*b)|(?=a*c))a", "(?:(?=a*b)x|a)*b", "a*[bc]", "x?a*[bc]", "(?:aa)*[bc]"}) {
+    SCOPED_TRACE(regex);
+    const Pattern pattern(regex, "here");
+    for (const size_t count : {10'000, 100'000, 1'000'000}) {
+      const std::string text = std::string(count, 'a');
+      const auto begin = std::chrono::steady_clock::now();
+      try {
+        pattern.find_all(text, found);
+        EXPECT_TRUE(found.empty());
+      } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), "here: the pattern backtracks without end in this text");
+      }
+      EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << count;
+    }
+  }
+}
+
+TEST(Pattern, FindsTheSameInWindows) {
+  // Matches that begin in one window and end in another, whose ends depend on what is far behind.
+  const std::string run(5000, 'a');
+  EXPECT_THAT(matches("a++b|a", run + "b" + "ac"), ElementsAre(run + "b", "a"));
+  EXPECT_THAT(matches("(?>a+)", run + "c" + run), ElementsAre(run, run));
+  EXPECT_THAT(matches("a(?=a*c)|b", "aab" + std::string(300, 'a') + "c").size(), 301U);
+  EXPECT_THAT(matches("[^a]++|a{1,3}", run + "xyz"), testing::SizeIs(1668));
+  // Digits in threes from the right.
+  EXPECT_THAT(matches(R"(\d{1,3}(?=(?:\d{3})*(?!\d)))", "1234567 89"), ElementsAre("1", "234", "567", "89"));
+  EXPECT_THAT(matches(R"(\d{1,3}(?=(?:\d{3})*(?!\d)))", std::string(1000, '7')).size(), 334U);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 std::atomic<int64_t> held{0};
 std::atomic<int64_t> most{0};
 std::atomic<size_t> refused{SIZE_MAX};
+std::atomic<int64_t> blocks_before_refusal{INT64_MAX};
 
 }  // namespace
 
@@ -33,6 +34,10 @@ int64_t MemoryPeak::remaining() const { return held.load() - start_; }
 
 LargeBlocksFail::LargeBlocksFail(size_t bytes) { refused.store(bytes); }
 LargeBlocksFail::~LargeBlocksFail() { refused.store(SIZE_MAX); }
+
+BlockFails::BlockFails(int64_t number) { blocks_before_refusal.store(number); }
+BlockFails::~BlockFails() { blocks_before_refusal.store(INT64_MAX); }
+bool BlockFails::happened() const { return blocks_before_refusal.load() < 0; }
 
 }  // namespace oriel
 
@@ -60,7 +65,11 @@ void* count_in(void* block) {
   return block;
 }
 
-bool refuses(size_t size) { return size >= oriel::refused.load(std::memory_order_relaxed); }
+bool refuses(size_t size) {
+  if (size >= oriel::refused.load(std::memory_order_relaxed)) return true;
+  if (oriel::blocks_before_refusal.load(std::memory_order_relaxed) == INT64_MAX) return false;
+  return oriel::blocks_before_refusal.fetch_sub(1, std::memory_order_relaxed) == 0;
+}
 
 void count_out(void* block) {
   if (block != nullptr)

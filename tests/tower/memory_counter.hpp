@@ -33,4 +33,16 @@ class LargeBlocksFail {
   LargeBlocksFail& operator=(const LargeBlocksFail&) = delete;
 };
 
+/// While it lives, the block number `number` (from 0) that is asked for from now on is not to be
+/// had, and all others are. One at a time.
+class BlockFails {
+ public:
+  explicit BlockFails(int64_t number);
+  ~BlockFails();
+  BlockFails(const BlockFails&) = delete;
+  BlockFails& operator=(const BlockFails&) = delete;
+  /// Whether so many blocks were asked for.
+  [[nodiscard]] bool happened() const;
+};
+
 }  // namespace oriel

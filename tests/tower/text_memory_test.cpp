@@ -47,6 +47,29 @@ TEST_F(TextMemory, Tokenizers) {
   EXPECT_FALSE(tokenizer_.encode(text_).empty());
 }
 
+/// What is held until it is certain, and the stream afterwards.
+TEST_F(TextMemory, TextStreams) {
+  const std::string directory = std::string(ORIEL_TEST_DATA) + "/tokenizers/gemma";
+  const Tokenizer tokenizer = Tokenizer::load(directory);
+  const std::vector<int64_t> bytes = tokenizer.encode("\xee\x80\x80", {.add_bos = false});
+  ASSERT_EQ(bytes.size(), 3U) << "byte tokens of a character that the vocabulary lacks";
+  const int64_t letter = tokenizer.encode("a", {.add_bos = false}).at(0);
+  constexpr size_t held = 4000;
+  const auto fill = [&](TextStream& stream) {
+    for (size_t i = 0; i < held; ++i)
+      for (const int64_t id : bytes) EXPECT_EQ(stream.push(id), "");
+  };
+  TextStream stream(tokenizer);
+  fill(stream);
+  expect_out_of_memory("id: memory ran out while it was decoded", 3 * held, [&] { (void)stream.push(letter); });
+  TextStream other(tokenizer);
+  fill(other);
+  expect_out_of_memory("stream: memory ran out while it was finished", 3 * held, [&] { (void)other.finish(); });
+  expect_out_of_memory("stream: memory ran out while it was made", 200, [&] { (void)TextStream(tokenizer); });
+  TextStream last(tokenizer);
+  EXPECT_EQ(last.push(letter), "a");
+}
+
 TEST_F(TextMemory, ChatFormats) {
   const std::string directory = std::string(ORIEL_ASSETS) + "/tiny/gemma3";
   const ChatFormat format = ChatFormat::load(directory);

@@ -1,0 +1,59 @@
+#pragma once
+// Launches that overlap with the end of the kernel before (programmatic dependent launch, sm_90 and newer).
+//
+// A kernel launched so may begin when every block of the one before it on the stream has ended or has said
+// let_next_kernel_begin. Until wait_for_kernels_before returns it may touch nothing that a kernel writes, nor write
+// what one reads. Every block waits, also one without work: the next kernel waits for the end of this one alone, and so
+// relies on it to have waited for those before. Stream capture makes programmatic edges of such launches. What comes
+// from elsewhere than a kernel, such as a copy of bounds, is there from the beginning.
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace oriel::kernels {
+
+/// Returns when all kernels before this one have ended and their writes are seen.
+__device__ __forceinline__ void wait_for_kernels_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// The next kernel's blocks may take the room that this kernel leaves.
+__device__ __forceinline__ void let_next_kernel_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+struct Grid {
+  dim3 blocks;
+  dim3 threads;
+  size_t shared_bytes = 0;
+};
+
+/// Launches a kernel that calls wait_for_kernels_before. Code for older chips has no such wait, and neither has what a
+/// driver makes of it for newer ones: it is launched behind the kernels before.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_overlapping(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
+                               const Arguments&... arguments) {
+  cudaFuncAttributes code{};
+  cudaError_t error = cudaFuncGetAttributes(&code, kernel);
+  if (error == cudaSuccess) {
+    cudaLaunchAttribute overlap{};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid.blocks;
+    config.blockDim = grid.threads;
+    config.dynamicSmemBytes = grid.shared_bytes;
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = code.ptxVersion >= 90 ? 1 : 0;
+    error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  }
+  if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next one
+  return error;
+}
+
+}  // namespace oriel::kernels
