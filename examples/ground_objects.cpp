@@ -62,9 +62,11 @@ std::string ask(const Arguments& arguments, const oriel::MMEmbedding& embedding)
   options.decode.skip_special_tokens = false;
   oriel::Generator generator =
       chat.make_generator(static_cast<int64_t>(prompt.ids.size()) + arguments.chat.max_new_tokens);
-  return stream_answer(generator, prompt, options,
-                       [](const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); })
-      .text;
+  const std::string answer = stream_answer(generator, prompt, options, [](const std::string& text) {
+                               std::fwrite(text.data(), 1, text.size(), stderr);
+                             }).text;
+  std::fputc('\n', stderr);
+  return answer;
 }
 
 void ground(const Arguments& arguments) {

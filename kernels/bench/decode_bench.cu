@@ -84,13 +84,22 @@ double time_graph(cudaStream_t stream, int repeats, const std::function<void(cud
   return 1e3 * milliseconds / repeats;
 }
 
-/// Bytes a second that a copy reads and writes.
+__global__ void copy_kernel(const uint4* from, uint4* to) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  to[at] = from[at];
+}
+
+/// Bytes a second that a copy reads and writes. By a kernel: a graph's memcpy reached two thirds of it.
 double copy_speed(cudaStream_t stream) {
   constexpr int64_t bytes = int64_t{2} << 30;
-  auto* from = allocate<char>(bytes);
-  auto* to = allocate<char>(bytes);
-  const double us = time_graph(
-      stream, 20, [&](cudaStream_t s) { check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s)); });
+  constexpr int threads = 512;
+  auto* from = allocate<uint4>(bytes / 16);
+  auto* to = allocate<uint4>(bytes / 16);
+  check(cudaMemsetAsync(from, 1, bytes, stream));
+  const double us = time_graph(stream, 20, [&](cudaStream_t s) {
+    copy_kernel<<<static_cast<unsigned>(bytes / 16 / threads), threads, 0, s>>>(from, to);
+    check(cudaGetLastError());
+  });
   check(cudaFree(from));
   check(cudaFree(to));
   return 2.0 * bytes / (us * 1e-6);

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -12,8 +14,9 @@
 namespace oriel {
 namespace {
 
-/// For the sum over an answer's tokens; a single one is within 1e-4 (docs/testing.md).
-constexpr double logprob_tolerance = 1e-3;
+/// For the sum over an answer's tokens. float32 in another order of sums: 9.4e-6 was seen; rows shifted by one
+/// make 1e-3 and more (tests/demo/planted_faults.py).
+constexpr double logprob_tolerance = 1e-4;
 
 std::vector<DemoModel::Said> answers_of(const DemoQuestions& questions, const DemoModel& model) {
   std::vector<DemoModel::Asked> asked;
@@ -38,8 +41,16 @@ Score transformers_score(const DemoQuestions& questions) {
 }
 
 /// tests/demo/planted_faults.py reads this line.
-void print(const std::string& family, const std::string& where, const Score& score) {
-  std::printf("%s, %s: %s\n", family.c_str(), where.c_str(), score.to_text().c_str());
+void print(const std::string& family, const std::string& where, const Score& score, double difference) {
+  std::printf("%s, %s: %s, log-probabilities within %.1e\n", family.c_str(), where.c_str(), score.to_text().c_str(),
+              difference);
+}
+
+double largest_difference(const DemoQuestions& questions, const std::vector<DemoModel::Said>& said) {
+  double most = 0;
+  for (size_t i = 0; i < said.size(); ++i)
+    most = std::max(most, std::abs(said[i].logprob - questions.cases[i].logprob));
+  return most;
 }
 
 TEST(DemoModels, EachOneInTheRepositoryIsTested) {
@@ -83,7 +94,7 @@ TEST_P(DemoAnswers, AreTransformersWordForWord) {
     EXPECT_NEAR(said[i].logprob, one.logprob, logprob_tolerance) << "scene " << i << ": " << one.question;
   }
   const Score score = score_of(questions, said);
-  print(GetParam(), "float32 on the CPU", score);
+  print(GetParam(), "float32 on the CPU", score, largest_difference(questions, said));
   EXPECT_GE(score.right(), transformers_score(questions).right());
 }
 
@@ -95,8 +106,9 @@ TEST_P(DemoAnswers, AreRightAsOftenInBfloat16OnAGpu) {
     if (error.code() != ErrorCode::unavailable) throw;
     GTEST_SKIP() << error.what();
   }
-  const Score score = score_of(questions, answers_of(questions, *model));
-  print(GetParam(), "bfloat16 on a GPU", score);
+  const std::vector<DemoModel::Said> said = answers_of(questions, *model);
+  const Score score = score_of(questions, said);
+  print(GetParam(), "bfloat16 on a GPU", score, largest_difference(questions, said));
   // On the CPU in float32 answers are transformers', as the test above says. One point is two answers of 200.
   EXPECT_NEAR(score.percent(), transformers_score(questions).percent(), 1.0);
 }

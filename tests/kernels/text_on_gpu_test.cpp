@@ -44,7 +44,7 @@ TEST_P(TextOnGpu, GreedyAnswersAreTheCpus) {
     const JobResult expected = answer(on_cpu, prompt, length);
     const JobResult found = answer(generator, prompt, length);
     EXPECT_EQ(found.ids, expected.ids);
-    EXPECT_LE(golden_error(found.logprobs, expected.logprobs), 1e-4);
+    EXPECT_LE(logprob_error(found.logprobs, expected.logprobs), 1e-4);
   }
 }
 
@@ -106,7 +106,7 @@ TEST_P(TextOnGpu, LogitsOfStepsAreTheGoldens) {
       const TextRun next = Impl::next(prompt, 0, static_cast<int64_t>(i), expected[i]);
       logits = impl.forward({&next, 1}, cache);
     }
-    EXPECT_LE(golden_error(logprobs, expected_logprobs), 1e-4) << name;
+    EXPECT_LE(logprob_error(logprobs, expected_logprobs), 1e-4) << name;
     if (impl.traits().decoder.head_dim % 8 == 0) {
       ASSERT_TRUE(cache.graphs());
       EXPECT_EQ(cache.graphs()->replays(), static_cast<int64_t>(expected.size()) - 1);

@@ -73,7 +73,7 @@ TEST_P(TextCache, GreedyTokensAreTransformers) {
       logits = impl.forward({&next, 1}, cache);
     }
     EXPECT_EQ(ids, expected) << name;
-    EXPECT_LE(golden_error(logprobs, expected_logprobs), 1e-4) << name;
+    EXPECT_LE(logprob_error(logprobs, expected_logprobs), 1e-4) << name;
   }
 }
 

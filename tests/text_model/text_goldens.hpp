@@ -88,10 +88,11 @@ class TextCases {
   std::vector<MMEmbedding> video_;
 };
 
-/// The largest error in units of the expected values' largest magnitude; infinite for NaN and other lengths.
-inline double golden_error(const std::vector<float>& got, const std::vector<float>& expected) {
+/// The largest error in units of the expected values' largest magnitude, or of `least_scale` where that is larger;
+/// infinite for NaN and other lengths.
+inline double golden_error(const std::vector<float>& got, const std::vector<float>& expected, double least_scale = 0) {
   if (got.size() != expected.size() || expected.empty()) return std::numeric_limits<double>::infinity();
-  double scale = 0;
+  double scale = least_scale;
   double worst = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
@@ -100,6 +101,12 @@ inline double golden_error(const std::vector<float>& got, const std::vector<floa
     scale = std::max(scale, std::abs(static_cast<double>(expected[i])));
   }
   return scale > 0 ? worst / scale : std::numeric_limits<double>::infinity();
+}
+
+/// The same for log-probabilities: differences of logits, so that they are no more exact than logits of that size.
+/// Those of a model that is sure are smaller (tiny/gemma3: 6e-5) than the rounding of its logits (20).
+inline double logprob_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  return golden_error(got, expected, 1);
 }
 
 inline std::vector<std::string> text_checkpoints() {
