@@ -62,8 +62,9 @@ at::Tensor DecoderGraphs::run(const at::Tensor& input, const Forward& forward) {
   };
   if (entry.has_run && !entry.graph && !entry.is_plain) capture(entry, forward);
   if (!entry.graph) {
-    entry.has_run = true;
-    return finish(forward(entry.room).narrow(0, 0, tokens));
+    const at::Tensor logits = forward(entry.room).narrow(0, 0, tokens);
+    entry.has_run = true;  // to its end: what is not timed by then would be captured untimed
+    return finish(logits);
   }
   entry.graph->replay();
   ++replays_;
@@ -71,12 +72,11 @@ at::Tensor DecoderGraphs::run(const at::Tensor& input, const Forward& forward) {
 }
 
 DecoderGraphs::Entry& DecoderGraphs::entry_of(int64_t tokens, int64_t rows) {
-  const auto [place, is_new] = entries_.try_emplace(tokens);
-  if (is_new) {
-    place->second.staging = at::empty({rows, tokens}, at::dtype(at::kLong).pinned_memory(true));
-    place->second.room = at::empty({rows, tokens}, at::dtype(at::kLong).device(device_));
-  }
-  return place->second;
+  if (const auto found = entries_.find(tokens); found != entries_.end()) return found->second;
+  Entry entry;  // kept when all of it is there: memory may run out on the way
+  entry.staging = at::empty({rows, tokens}, at::dtype(at::kLong).pinned_memory(true));
+  entry.room = at::empty({rows, tokens}, at::dtype(at::kLong).device(device_));
+  return entries_.emplace(tokens, std::move(entry)).first->second;
 }
 
 /// Other threads may go on allocating and launching meanwhile. What fails here, fails for good: the size runs plainly.
