@@ -43,9 +43,11 @@ namespace {
 void check_device_of([[maybe_unused]] cudaStream_t stream, [[maybe_unused]] c10::Device device) {
 #if CUDART_VERSION >= 12080  // older ones can't say
   int found = 0;
-  if (const cudaError_t error = cudaStreamGetDevice(stream, &found); error != cudaSuccess)
+  if (const cudaError_t error = cudaStreamGetDevice(stream, &found); error != cudaSuccess) {
+    (void)cudaGetLastError();  // thrown here, and not to be found again by the next launch
     throw_error(ErrorCode::invalid_argument, "stream: expected a CUDA stream of cuda:{}: {}", int{device.index()},
                 cudaGetErrorString(error));
+  }
   if (found != device.index())
     throw_error(ErrorCode::invalid_argument, "stream: expected one of cuda:{}, got one of cuda:{}", int{device.index()},
                 found);

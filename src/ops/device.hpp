@@ -18,7 +18,8 @@ namespace oriel::ops {
 [[nodiscard]] c10::Stream current_stream(c10::Device device);
 
 /// While it lives, a cudaStream_t of the caller's is libtorch's current stream of this thread; null changes nothing.
-/// Throws invalid_argument for a stream of another GPU, for cudaStreamPerThread, and for any stream where `device` is the CPU.
+/// Throws invalid_argument for a stream of another GPU, for cudaStreamPerThread, and for any stream where `device` is
+/// the CPU.
 class CallersStream {
  public:
   CallersStream(void* stream, c10::Device device);
