@@ -13,6 +13,7 @@
 #include "core/hash.hpp"
 #include "ops/device.hpp"
 #include "tensor_types.hpp"
+#include "torch_errors.hpp"
 #include "tower_impl.hpp"
 
 namespace oriel {
@@ -125,7 +126,8 @@ MMEmbedding EmbeddingCache::Impl::produce(const Key& key, ContentHash content, c
   }
   MMEmbedding embedding = encode();
   // Hits come on other streams, and the file is written on this thread's current one.
-  if (!embed.embeddings_cpu) ops::wait_for(embed.stream, to_torch_device(tower.device()));
+  if (!embed.embeddings_cpu)
+    with_torch_errors("embedding cache", [&] { ops::wait_for(embed.stream, to_torch_device(tower.device())); });
   directory.write(key, embedding);
   const std::lock_guard guard(mutex);
   ++stats.misses;
