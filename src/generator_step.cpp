@@ -144,11 +144,17 @@ text::Choice Generator::Impl::choose(Job& job, const at::Tensor& logits) {
 
 void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>& events) {
   JobResult& result = job.result;
+  const auto end_badly = [&](ErrorCode code, const char* text) {
+    result.reason = StopReason::failed;
+    if (!result.error_code) note_error(result, code, text);
+  };
+  constexpr const char* no_memory = "generator: host memory ran out";
   try {
     job.end(reason);
+  } catch (const Error& error) {  // such as a limit of the tokenizer's decoder
+    end_badly(error.code(), error.code() == ErrorCode::out_of_memory ? no_memory : error.what());
   } catch (const std::exception&) {
-    result.reason = StopReason::failed;
-    if (!result.error_code) note_error(result, ErrorCode::out_of_memory, "generator: host memory ran out");
+    end_badly(ErrorCode::out_of_memory, no_memory);
   }
   // Whether what a prompt has left in the cache are numbers shows in its first logits.
   if (reason == StopReason::cancelled && !job.has_answered()) clear_slot(job);
