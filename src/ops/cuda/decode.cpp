@@ -64,7 +64,9 @@ at::Tensor decode_attention(const at::Tensor& qkv, int64_t heads, const CachedTo
   const int64_t capacity = cached.keys.size(1);
   const int64_t kv_heads = cached.keys.size(2);
   const int64_t head_dim = cached.keys.size(3);
-  const int64_t seen = window > 0 && window < capacity ? window : capacity;
+  // A file's window may be wider than any cache, and than the kernel counts.
+  const bool is_cut = window > 0 && window < capacity;
+  const int64_t seen = is_cut ? window : capacity;
   const int32_t splits = kernels::decode_attention_splits(kv_heads, seen, chip_of(qkv.device()).processors);
   const at::Tensor partial =
       at::empty({kernels::decode_attention_scratch(tokens, heads, head_dim, splits)}, qkv.options().dtype(at::kFloat));
@@ -82,7 +84,7 @@ at::Tensor decode_attention(const at::Tensor& qkv, int64_t heads, const CachedTo
                                    .kv_heads = kv_heads,
                                    .head_dim = head_dim,
                                    .capacity = capacity,
-                                   .window = window,
+                                   .window = is_cut ? window : 0,
                                    .splits = splits,
                                    .scale = static_cast<float>(scale),
                                    .element = element_of(qkv)},
