@@ -18,10 +18,11 @@ namespace {
 // A pattern of a real tokenizer backtracks a few steps a character. PCRE2 counts them from 0 at each character at which
 // a match may start, so that a text's own sum is kept here: first_limit steps a start are free, for they only take time
 // that grows with the text, and starts that take more are tried again with more, one by one, out of this budget. All of
-// it takes a moment.
+// it takes a moment. Patterns whose steps read much have fewer of them, for which they pay more.
 constexpr uint32_t first_limit = 128;
 constexpr uint64_t text_budget = 4'000'000;
 constexpr uint64_t character_budget = 64;
+constexpr size_t cheap_reads = 128;  // ParsedPattern's; those of real tokenizers are fewer
 // What a pattern reads uncounted (ParsedPattern) counts by length instead: such a pattern is shown this many characters
 // behind a start, and where it asks for more, more, out of the same budget.
 constexpr size_t first_window = 256;
@@ -106,12 +107,13 @@ class Pattern::Search {
       : pattern_(pattern),
         scratch_(scratch),
         own_budget_(budget_of(scratch.classes.size())),
-        budget_(shared_budget != nullptr ? *shared_budget : own_budget_) {}
+        budget_(shared_budget != nullptr ? *shared_budget : own_budget_),
+        free_steps_(first_limit / pattern.step_cost_) {}
 
   /// Whether there is a match at or behind `from`; it is in the scratch's data.
   bool find(size_t from) {
     if (pattern_.reads_uncounted_) return find_in_windows(from);
-    const int found = pattern_.code_->match(scratch_, from, first_limit);
+    const int found = pattern_.code_->match(scratch_, from, free_steps_);
     if (found == PCRE2_ERROR_MATCHLIMIT) return find_slowly(from);
     return is_match(found);
   }
@@ -119,10 +121,11 @@ class Pattern::Search {
  private:
   bool find_slowly(size_t from) {
     for (; from <= scratch_.classes.size(); ++from) {
-      int found = pattern_.anchored_->match(scratch_, from, first_limit);
-      for (uint64_t limit = 4 * first_limit; found == PCRE2_ERROR_MATCHLIMIT && budget_ > 0; limit *= 4) {
-        limit = std::min({limit, budget_, most_counted});
-        budget_ -= limit;
+      uint64_t limit = free_steps_;
+      int found = pattern_.anchored_->match(scratch_, from, limit);
+      while (found == PCRE2_ERROR_MATCHLIMIT && budget_ >= pattern_.step_cost_) {
+        limit = std::min({4 * limit, budget_ / pattern_.step_cost_, most_counted});
+        budget_ -= limit * pattern_.step_cost_;
         found = pattern_.anchored_->match(scratch_, from, limit);
       }
       if (is_match(found)) return true;
@@ -134,7 +137,7 @@ class Pattern::Search {
     const size_t size = scratch_.classes.size();
     for (; from <= size; ++from) {
       size_t window = first_window;
-      uint64_t limit = first_limit;
+      uint64_t limit = free_steps_;
       int found = 0;
       while (true) {
         found = pattern_.anchored_->match(scratch_, from, std::min(size, from + window), limit);
@@ -144,7 +147,7 @@ class Pattern::Search {
           window *= 4;
         else
           limit = std::min(4 * limit, most_counted);
-        const uint64_t cost = std::min<uint64_t>(window, size - from) * (limit / first_limit);
+        const uint64_t cost = std::min<uint64_t>(window, size - from) * (limit / free_steps_);
         if (cost > budget_) refuse();
         budget_ -= cost;
       }
@@ -165,7 +168,8 @@ class Pattern::Search {
   const Pattern& pattern_;
   const Scratch& scratch_;
   uint64_t own_budget_;
-  uint64_t& budget_;  // steps
+  uint64_t& budget_;     // steps
+  uint64_t free_steps_;  // a start
 };
 
 Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where) {
@@ -176,7 +180,8 @@ Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where)
   for (const ParsedPattern::Piece& piece : parsed.pieces)
     syntax += piece.set < 0 ? piece.syntax : set_syntax[static_cast<size_t>(piece.set)];
 
-  reads_uncounted_ = parsed.reads_uncounted;
+  reads_uncounted_ = reads_uncounted_ || parsed.reads_uncounted;
+  step_cost_ = 1 + parsed.reads / cheap_reads;
   code_ = std::make_shared<const Code>(syntax, 0, where_);
   anchored_ = std::make_shared<const Code>(syntax, PCRE2_ANCHORED, where_, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 }
@@ -220,11 +225,19 @@ void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vecto
     block_of_.push_back(place->second);
   }
 
-  set_syntax.assign(sets.size(), "[");
-  for (const auto& [members, number] : classes)
-    for (size_t set = 0; set < sets.size(); ++set)
-      if (members[set]) set_syntax[set] += fmt::format("\\x{:02x}", number);
-  for (std::string& syntax : set_syntax) syntax = syntax == "[" ? "(?!)" : syntax + "]";
+  // PCRE2 makes a letter of a set of one letter, or of one in both cases. Taking a repeat back to where a letter
+  // stands, it counts no steps; so such sets also hold a class that no character has.
+  constexpr size_t no_class = 255;
+  if (classes.size() > no_class) reads_uncounted_ = true;
+  for (size_t set = 0; set < sets.size(); ++set) {
+    std::vector<size_t> numbers;
+    for (const auto& [members, number] : classes)
+      if (members[set]) numbers.push_back(number);
+    if ((numbers.size() == 1 || numbers.size() == 2) && !reads_uncounted_) numbers.push_back(no_class);
+    std::string& syntax = set_syntax.emplace_back();
+    for (const size_t number : numbers) syntax += fmt::format("\\x{:02x}", number);
+    syntax = numbers.empty() ? "(?!)" : "[" + syntax + "]";
+  }
 }
 
 void Pattern::to_classes(std::string_view text, std::vector<uint8_t>& classes) const {

@@ -25,6 +25,9 @@ struct ParsedPattern {
   /// Something may read on and on and take no step that PCRE2 counts: a repeat without end that is possessive, or
   /// inside of an atomic group or of a look around.
   bool reads_uncounted = false;
+  /// How many characters it reads at most if each of its parts is tried once and runs without end count as one
+  /// character: a bound of what one step of PCRE2 takes.
+  size_t reads = 0;
 };
 /// Throws unsupported_model, beginning with `where`, for what is not understood.
 [[nodiscard]] ParsedPattern parse_pattern(std::string_view regex, std::string_view where);
@@ -69,6 +72,7 @@ class Pattern {
   std::vector<uint16_t> block_of_;  // of each 256 code points
   std::vector<uint8_t> blocks_;     // classes of each distinct block
   bool reads_uncounted_ = false;    // ParsedPattern's
+  uint64_t step_cost_ = 1;          // of the budget
   std::shared_ptr<const Code> code_;
   std::shared_ptr<const Code> anchored_;  // the same, for a match that starts where the search starts
 };

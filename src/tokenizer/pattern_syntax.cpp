@@ -12,6 +12,7 @@ namespace oriel::tokenizer {
 namespace {
 
 constexpr int max_repeat = 1000;  // PCRE2 unrolls counted repetitions
+constexpr size_t max_reads = 2000;
 constexpr size_t max_sets = 500;
 constexpr size_t max_nesting = 100;
 
@@ -30,6 +31,7 @@ class Parser {
   ParsedPattern parse() {
     while (position_ < text_.size()) parse_next();
     if (!groups_.empty()) refuse("a group without its end");
+    result_.reads = reads_;
     return std::move(result_);
   }
 
@@ -54,6 +56,13 @@ class Parser {
     if (result_.sets.size() == max_sets) refuse("more than 500 characters and sets");
     result_.pieces.push_back({"", static_cast<int>(result_.sets.size())});
     result_.sets.push_back(std::move(set));
+    last_reads_ = 1;
+    add_reads(last_reads_);
+  }
+
+  void add_reads(size_t reads) {
+    reads_ += reads;
+    if (reads_ > max_reads) refuse("parts that read more than 2000 characters in all");
   }
 
   void parse_next() {
@@ -86,12 +95,14 @@ class Parser {
   struct Group {
     bool ignored_case;
     bool can_repeat;
+    size_t reads_before;
     bool keeps_nothing = false;  // atomic, or a look around: what was tried inside is not tried again
     bool has_endless = false;    // a repeat without end is inside
   };
   void open_group() {
     if (groups_.size() == max_nesting) refuse("more than 100 groups in each other");
-    groups_.push_back({ignore_case_, true});
+    groups_.push_back({ignore_case_, true, reads_});
+    reads_ = 1;  // an empty group takes time, too
     if (take("?i:")) {
       ignore_case_ = true;
       emit("(?:");
@@ -117,6 +128,8 @@ class Parser {
     const Group closed = groups_.back();
     groups_.pop_back();
     after_atomic_ = closed.keeps_nothing;
+    last_reads_ = std::exchange(reads_, closed.reads_before);
+    add_reads(last_reads_);
     result_.reads_uncounted = result_.reads_uncounted || (closed.keeps_nothing && closed.has_endless);
     if (closed.has_endless && !groups_.empty()) groups_.back().has_endless = true;
   }
@@ -166,14 +179,21 @@ class Parser {
     }
     ++position_;
     const int least = take_count(0);
+    int most = least;
     std::string syntax = fmt::format("{{{}", least);
     if (take(",")) {
-      if (at("}")) note_endless(/*is_possessive=*/false);
-      syntax += at("}") ? std::string(",") : fmt::format(",{}", take_count(0));
+      syntax += ',';
+      if (at("}")) {
+        note_endless(/*is_possessive=*/false);
+      } else {
+        most = take_count(0);
+        syntax += fmt::to_string(most);
+      }
     }
     if (!take("}")) refuse("a count that is no number");
     syntax += '}';
     emit(syntax);
+    add_reads(last_reads_ * static_cast<size_t>(std::max({least, most, 1}) - 1));
     // Oniguruma reads what may follow a count otherwise than PCRE2.
     if (at("*") || at("+") || at("?") || is_counted_repeat()) refuse("a repetition of a repetition");
   }
@@ -303,6 +323,8 @@ class Parser {
   size_t position_ = 0;
   bool ignore_case_ = false;
   bool can_repeat_ = false;
+  size_t reads_ = 0;           // of the group so far, as ParsedPattern's
+  size_t last_reads_ = 0;      // of what may be repeated here
   bool after_atomic_ = false;  // what may be repeated here is an atomic group
   std::vector<Group> groups_;
   ParsedPattern result_;

@@ -1,5 +1,6 @@
 #include "tokenizer/pattern.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -85,6 +86,8 @@ TEST(Pattern, RefusesWhatOnigurumaReadsOtherwise) {
   refused("(?<name>a)", "the group \"(?<n\"");
   refused("(?m:a)", "the group \"(?m:\"");
   refused("a{1001}", "a repetition of more than 1000");
+  refused("(?:(?:[ab]{20}c){10}|d){10}", "parts that read more than 2000 characters in all");
+  refused("[ab]{,1000}|[ab]{1000}c", "parts that read more than 2000 characters in all");
   refused("[a[b]]", "a set inside a set");
   refused("[]", "an empty set");
   refused("[b-a]", "a range without order");
@@ -118,26 +121,90 @@ TEST(Pattern, FindsWhatTakesManySteps) {
               ElementsAre("d", "ab"));
 }
 
+/// `text` has no match, and `last` behind it none but itself; it may be refused, but soon.
+void expect_soon_nothing(const Pattern& pattern, const std::string& text, const std::string& last = "",
+                         std::chrono::seconds limit = std::chrono::seconds(20)) {
+  std::vector<Pattern::Match> found;
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    pattern.find_all(text + last, found);
+    for (const Pattern::Match& match : found) EXPECT_GE(match.begin, text.size());
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "here: the pattern backtracks without end in this text");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, limit);
+}
+
 /// Repeats that PCRE2 does not count as steps, and that read a run to its end at every place of it. Unbounded, 100,000
 /// characters take up to 40 seconds, and ten times as many a hundred times as long.
 TEST(Pattern, EndsWhereAPatternReadsARunAtEveryPlace) {
-  std::vector<Pattern::Match> found;
   for (const std::string regex :
        {"(?=a*b)a", "(?=a*+b)a", "(?!a*c)b", "(?>a+)[bc]|d", "x?(?>a*)[bc]", "(?:aa)*+[bc]", "(?:a|aa)++b", "(?>a)*b",
         "(?:(?=a*b)|(?=a*c))a", "(?:(?=a*b)x|a)*b", "a*[bc]", "x?a*[bc]", "(?:aa)*[bc]"}) {
-    SCOPED_TRACE(regex);
     const Pattern pattern(regex, "here");
     for (const size_t count : {10'000, 100'000, 1'000'000}) {
-      const std::string text = std::string(count, 'a');
-      const auto begin = std::chrono::steady_clock::now();
-      try {
-        pattern.find_all(text, found);
-        EXPECT_TRUE(found.empty());
-      } catch (const Error& error) {
-        EXPECT_STREQ(error.what(), "here: the pattern backtracks without end in this text");
-      }
-      EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << count;
+      SCOPED_TRACE(fmt::format("{} in {}", regex, count));
+      expect_soon_nothing(pattern, std::string(count, 'a'));
     }
+  }
+}
+
+std::string ideograph(unsigned number) {
+  const unsigned code_point = 0x4e00 + number;
+  return {static_cast<char>(0xe0 | code_point >> 12), static_cast<char>(0x80 | (code_point >> 6 & 63)),
+          static_cast<char>(0x80 | (code_point & 63))};
+}
+
+/// PCRE2 counts no steps on the way back to a letter: without a limit the first takes 3 seconds for 80,000 characters,
+/// the second 30, and ten times as many a hundred times as long.
+TEST(Pattern, EndsWhereARepeatGoesBackToALetter) {
+  for (const std::string regex : {"[ab]{2,}c|xb", "[ab]{2,9}[ab]{2,}c|xb", "[ab]{2,}c{1}|xb", "[ab]{2,1000}c|xb"}) {
+    const Pattern pattern(regex, "here");
+    for (const size_t count : {80'000, 1'000'000}) {
+      SCOPED_TRACE(fmt::format("{} in {}", regex, count));
+      expect_soon_nothing(pattern, std::string(count, 'a') + "x", "c");
+    }
+  }
+  // 102 classes, two of which PCRE2 takes for the cases of a letter: a, b and x are 1 to 3, and A and a are 65 and 97.
+  std::string more;
+  for (unsigned i = 0; i < 98; ++i) more += fmt::format("|{}", ideograph(i));
+  const Pattern pair(fmt::format("[ab]{{2,}}[{}{}]|xb{}", ideograph(61), ideograph(93), more), "here");
+  expect_soon_nothing(pair, std::string(300'000, 'a') + "x");
+  // All 256 classes.
+  for (unsigned i = 98; i < 251; ++i) more += fmt::format("|{}", ideograph(i));
+  const Pattern full(fmt::format("[ab]{{2,}}c|xb{}", more), "here");
+  expect_soon_nothing(full, std::string(300'000, 'a') + "x", "c");
+  std::vector<Pattern::Match> found;
+  full.find_all(fmt::format("aac{}aa{}xb", ideograph(250), ideograph(251)), found);
+  EXPECT_EQ(found.size(), 3U);
+}
+
+/// Each step reads hundreds of characters, each start takes a hundred steps: unbounded 75 microseconds a character.
+TEST(Pattern, HasFewerStepsWhereEachReadsMuch) {
+  std::string regex = "a?a?a?a?a?a?a?(?:";
+  for (int i = 0; i < 5; ++i) regex += "[ab]{330}[cd]|";
+  const Pattern pattern(regex + "c)|xb", "here");
+  expect_soon_nothing(pattern, std::string(300'000, 'a') + "x", "c", std::chrono::seconds(10));
+  // What needs few steps is found all the same.
+  EXPECT_THAT(matches("[ab]{900}c|(?:ab){1,300}|x", std::string(900, 'a') + "cababax"),
+              ElementsAre(std::string(900, 'a') + "c", "abab", "x"));
+}
+
+TEST(Pattern, OfARealTokenizerIsCheap) {
+  const std::string upper = R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])";
+  const std::string lower = R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])";
+  const std::string ends = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+  const std::string first = R"([^\r\n\p{L}\p{N}]?)";
+  const std::string marks = R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  const std::vector<std::string> patterns = {
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
+      fmt::format(R"({}|{}\p{{L}}+|\p{{N}}{{1,3}}|{})", ends, first, marks),
+      fmt::format(R"({2}{0}*{1}+{3}?|{2}{0}+{1}*{3}?|\p{{N}}{{1,3}}|{4})", upper, lower, first, ends, marks),
+  };
+  for (const std::string& regex : patterns) {
+    const ParsedPattern parsed = parse_pattern(regex, "here");
+    EXPECT_FALSE(parsed.reads_uncounted) << regex;
+    EXPECT_LT(parsed.reads, 80U) << regex;
   }
 }
 
