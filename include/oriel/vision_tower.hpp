@@ -66,9 +66,11 @@ struct EncodeOptions {
   std::stop_token cancel = {};
   /// A cudaStream_t of the tower's GPU to work on; null: libtorch's current stream of the calling thread. What the call
   /// reads on the GPU is read, and what it leaves there is valid, in the order of this stream; with embeddings_cpu =
-  /// false the host does not wait for it, but for the first calls of a size. The legacy default stream is
-  /// cudaStreamLegacy. Destroy a stream only when its work is done. invalid_argument for a tower on the CPU, for
-  /// cudaStreamPerThread (one name for many streams), and for a stream of another GPU where CUDA (12.8) can tell.
+  /// false the host does not wait for it, but for the first calls of a size. Patches on the GPU that were made on
+  /// another stream must live until that work is done. Use few streams for many calls: each has memory and tables of
+  /// its own. The legacy default stream is cudaStreamLegacy. Destroy a stream only when its work is done.
+  /// invalid_argument for a tower on the CPU, for cudaStreamPerThread (one name for many streams), and for a stream of
+  /// another GPU where CUDA (12.8) can tell.
   void* stream = nullptr;
 };
 
