@@ -1,8 +1,9 @@
 // How much memory a call takes at its peak, counted along the way of encode (tower_encode.cpp) and of a block
 // (nn/vit.cpp): whoever changes when a tensor is made or let go there changes this count too. On the CPU, what oneDNN's
-// products hold inside is not counted: some 100 kB on a processor that multiplies the dtype itself. For bfloat16 on one
-// with AVX-512 but not its bfloat16 instructions they also hold results in float32, which takes two to three times what
-// is counted. On a GPU, what libtorch's attention holds inside is not (float32, chips before Hopper).
+// products hold inside is counted in float32 without AVX-512 alone: elsewhere it is some 100 kB on a processor that
+// multiplies the dtype itself. For bfloat16 on one with AVX-512 but not its bfloat16 instructions they also hold
+// results in float32, which takes two to three times what is counted. On a GPU, what libtorch's attention holds inside
+// is not (float32, chips before Hopper).
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
@@ -48,6 +49,22 @@ int64_t attention_scratch(const nn::VitSpec& vit, const Grid& grid, DType dtype)
          (packs ? packed_keys_values(vit, grid, keys) * element : 0);
 }
 
+/// What oneDNN's products in float32 hold where it copies panels of both operands, as it does on x86 without AVX-512 if
+/// there is enough to be won: of the weight [out, in], and for each thread of the rows. Seen with oneDNN 3.10: 192
+/// columns deep, of 384 rows, up to a tenth of a megabyte more; with 154 rows none, by its own threshold.
+int64_t product_scratch(int64_t out, int64_t in, int64_t rows, DType dtype) {
+#if defined(__x86_64__)
+  constexpr double copying_pays = 0.0038;
+  if (dtype != DType::float32 || __builtin_cpu_supports("avx512f") != 0) return 0;
+  if (out < 1 || rows < 1 || 1.0 / static_cast<double>(out) + 1.0 / static_cast<double>(rows) >= copying_pays) return 0;
+  const int64_t panels = std::min<int64_t>(out, 10'000) + at::get_num_threads() * std::min<int64_t>(rows, 384);
+  return panels * std::min<int64_t>(in, 192) * int64_t{sizeof(float)};
+#else
+  (void)out, (void)in, (void)rows, (void)dtype;
+  return 0;
+#endif
+}
+
 /// What the one activation without an epilogue holds in a shorter dtype on the CPU (ops/activation.hpp).
 int64_t activation_scratch(const nn::VitSpec& vit, int64_t patches, DType dtype) {
   if (vit.activation != ops::Activation::quick_gelu || dtype == DType::float32) return 0;
@@ -85,10 +102,13 @@ int64_t peak_bytes_on_cpu(const arch::Traits& traits, const Grid& grid, DType dt
 
   const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
   const int64_t tables = footprint.rotary ? patches * 2 * vit.head_dim() * int64_t{sizeof(float)} : 0;
-  const int64_t in_tower = std::max({patches * std::max({gather, embed, features.while_made()}) * element,
-                                     patches * attention * element + attention_scratch(vit, grid, dtype),
-                                     patches * mlp * element + activation_scratch(vit, patches, dtype)});
-  const int64_t projection = (patches * features.all + rows * footprint.projector_values) * element;
+  const auto product = [&](int64_t out) { return product_scratch(out, vit.width, patches, dtype); };
+  const int64_t in_tower =
+      std::max({patches * std::max({gather, embed, features.while_made()}) * element,
+                patches * attention * element + std::max(attention_scratch(vit, grid, dtype), product(3 * vit.width)),
+                patches * mlp * element + std::max(activation_scratch(vit, patches, dtype), product(vit.mlp_width))});
+  const int64_t projection = (patches * features.all + rows * footprint.projector_values) * element +
+                             product_scratch(traits.row_width, features.all, rows, dtype);
   return order + std::max(tables + in_tower, projection);
 }
 
