@@ -15,11 +15,11 @@
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int warps = 4;
 constexpr int threads = warp * warps;
 constexpr int piece = 8;  // values of a head that a lane holds
@@ -58,17 +58,6 @@ __device__ int64_t place_of(const DecodeAttentionParams& p, int64_t token, int64
 }
 __device__ float* extremes_of(const DecodeAttentionParams& p) {
   return p.partial + p.tokens * p.heads * p.splits * p.head_dim;
-}
-
-template <typename T>
-__device__ void load_piece(const T* from, float (&values)[piece]) {
-  constexpr int N = vector_length<T>;
-#pragma unroll
-  for (int part = 0; part < piece / N; ++part) {
-    const auto vector = load<T, N>(from + part * N);
-#pragma unroll
-    for (int i = 0; i < N; ++i) values[part * N + i] = widen(vector.values[i]);
-  }
 }
 
 /// exp2 with the weight of nothing being zero, also against nothing.
@@ -139,7 +128,7 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
 #pragma unroll
   for (int h = 0; h < Heads; ++h) {
     if (h < heads && has_column) {
-      load_piece(static_cast<const T*>(p.q) + token * p.q_stride + (first_head + h) * head_dim + column, q[h]);
+      load_wide(static_cast<const T*>(p.q) + token * p.q_stride + (first_head + h) * head_dim + column, q[h]);
 #pragma unroll
       for (int i = 0; i < piece; ++i) q[h][i] *= p.scale * 1.44269504F;
     }
@@ -157,8 +146,8 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
     for (int u = 0; u < unrolled; ++u) {
       const int key = first + u * groups;
       if (key < end && has_column) {
-        load_piece(keys + key * stride, k[u]);
-        load_piece(values + key * stride, v[u]);
+        load_wide(keys + key * stride, k[u]);
+        load_wide(values + key * stride, v[u]);
       }
     }
 #pragma unroll
@@ -258,7 +247,7 @@ __global__ void __launch_bounds__(threads) join_kernel(const DecodeAttentionPara
       weights[i] = weight_of(extremes[2 * i], largest);
       sum += weights[i] * extremes[2 * i + 1];
     }
-    for (int distance = warp / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0U, sum, distance);
+    sum = sum_over_warp(sum);
     if (lane == 0) total = sum;
   }
   float mine[pieces][N] = {};

@@ -7,11 +7,11 @@
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int warps = 4;
 constexpr int most_pairs = 4;  // a lane
 constexpr int most_head_dim = 2 * most_pairs * warp;
@@ -46,7 +46,7 @@ __device__ void norm_head(Pairs& x, const T* weight, int head_dim, const RotateA
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < most_pairs; ++i) sum += x.low[i] * x.low[i] + x.high[i] * x.high[i];
-  for (int distance = warp / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0U, sum, distance);
+  sum = sum_over_warp(sum);
   const float factor = rsqrtf(sum / static_cast<float>(head_dim) + p.eps);
 #pragma unroll
   for (int i = 0; i < most_pairs; ++i) {

@@ -47,6 +47,18 @@ __device__ void store(T* to, const Vector<T, N>& vector) {
   *reinterpret_cast<Vector<T, N>*>(to) = vector;
 }
 
+/// N elements in float32, by loads of 16 bytes.
+template <typename T, int N>
+__device__ void load_wide(const T* from, float (&values)[N]) {
+  constexpr int length = vector_length<T>;
+#pragma unroll
+  for (int part = 0; part < N / length; ++part) {
+    const auto vector = load<T, length>(from + part * length);
+#pragma unroll
+    for (int i = 0; i < length; ++i) values[part * length + i] = widen(vector.values[i]);
+  }
+}
+
 /// Calls f with a null pointer of the element's type.
 template <typename F>
 cudaError_t dispatch(Element element, F&& f) {

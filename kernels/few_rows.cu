@@ -16,11 +16,11 @@
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int tile = 16;    // rows of the weight
 constexpr int columns = 8;  // of the instruction: rows of x
 constexpr int chunk = 32;   // columns of the weight that 4 lanes load at once

@@ -8,11 +8,11 @@
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int threads = 256;
 constexpr int parts = GreedyParams::parts;
 constexpr float lowest = -INFINITY;

@@ -6,20 +6,15 @@
 // 32 x 8 vectors, or no whole number of vectors) go to a plain kernel that reads the row once a sum.
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int rows_per_block = 4;
 constexpr int most_vectors = 8;  // a lane
 
 enum class Kind { rms, rms_plus_one, layer };
-
-__device__ float sum_over_warp(float x) {
-  for (int distance = warp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(~0U, x, distance);
-  return x;
-}
 
 struct Row {
   const void* x;

@@ -5,26 +5,14 @@
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
+#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warp = 32;
 constexpr int threads = 512;
 constexpr int piece = 8;  // values
 constexpr int most_pieces = static_cast<int>(WideNormParams::most_width) / (threads * piece);
-
-/// 8 values in float32, by loads of 16 bytes.
-template <typename T>
-__device__ void load_piece(const T* from, float (&values)[piece]) {
-  constexpr int N = vector_length<T>;
-#pragma unroll
-  for (int part = 0; part < piece / N; ++part) {
-    const auto vector = load<T, N>(from + part * N);
-#pragma unroll
-    for (int i = 0; i < N; ++i) values[part * N + i] = widen(vector.values[i]);
-  }
-}
 
 template <typename T>
 __device__ void store_piece(T* to, const float (&values)[piece]) {
@@ -40,7 +28,7 @@ __device__ void store_piece(T* to, const float (&values)[piece]) {
 
 __device__ float sum_over_block(float x) {
   __shared__ float sums[threads / warp];
-  for (int distance = warp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(~0U, x, distance);
+  x = sum_over_warp(x);
   if (threadIdx.x % warp == 0) sums[threadIdx.x / warp] = x;
   __syncthreads();
   float total = 0;
@@ -64,7 +52,7 @@ __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
   for (int k = 0; k < most_pieces; ++k) {
     const int at = (k * threads + threadIdx.x) * piece;
     if (at >= width) break;
-    load_piece(x + at, values[k]);
+    load_wide(x + at, values[k]);
 #pragma unroll
     for (int i = 0; i < piece; ++i) sum += values[k][i] * values[k][i];
   }
@@ -74,13 +62,13 @@ __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
     const int at = (k * threads + threadIdx.x) * piece;
     if (at >= width) break;
     float weight[piece];
-    load_piece(static_cast<const T*>(p.weight) + at, weight);
+    load_wide(static_cast<const T*>(p.weight) + at, weight);
 #pragma unroll
     for (int i = 0; i < piece; ++i)
       values[k][i] = values[k][i] * factor * (p.weight_plus_one ? 1.0F + weight[i] : weight[i]);
     if (residual != nullptr) {
       float before[piece];
-      load_piece(residual + offset + at, before);
+      load_wide(residual + offset + at, before);
 #pragma unroll
       for (int i = 0; i < piece; ++i) values[k][i] = before[i] + widen(narrow<T>(values[k][i]));
     }
