@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "decode.h"
+#include "kernels/random_on_gpu.hpp"
 #include "ops/activation.hpp"
 #include "ops/causal_attention.hpp"
 #include "ops/cuda/launch.hpp"
@@ -42,30 +43,12 @@ double tolerance(at::ScalarType dtype) {
   return dtype == at::kHalf ? 5e-4 : 1e-5;
 }
 
-class DecodeOnGpu : public ::testing::Test {
+class DecodeOnGpu : public RandomOnGpu {
  protected:
-  void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
-    at::globalContext().setAllowTF32CuBLAS(false);
-  }
-
-  /// Normal values, rounded to `dtype`: the same on both sides.
-  static at::Tensor draw(std::vector<int64_t> shape, at::ScalarType dtype) {
-    return at::randn(shape, at::kFloat).to(dtype);
-  }
-  static at::Tensor wide(const at::Tensor& x) { return x.to(at::kCPU).to(at::kDouble); }
   static at::Tensor defined_or(const at::Tensor& x, double other) {
     return x.defined() ? wide(x) : at::full({1}, other, at::kDouble);
   }
   static at::Tensor integers(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
-
-  /// Norm over norm.
-  static double distance(const at::Tensor& ours, const at::Tensor& truth) {
-    EXPECT_EQ(ours.sizes(), truth.sizes());
-    return (wide(ours) - truth).norm().item<double>() / std::max(truth.norm().item<double>(), 1e-30);
-  }
-  const c10::InferenceMode guard_;
 };
 
 struct Product {

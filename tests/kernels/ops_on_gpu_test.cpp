@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/random_on_gpu.hpp"
 #include "ops/activation.hpp"
 #include "ops/attention.hpp"
 #include "ops/device.hpp"
@@ -42,27 +43,7 @@ double tolerance(at::ScalarType dtype) {
   return dtype == at::kHalf ? 5e-4 : 2e-6;
 }
 
-class OpsOnGpu : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
-    at::globalContext().setAllowTF32CuBLAS(false);
-  }
-
-  /// Normal values, rounded to `dtype`: the same on both sides.
-  static at::Tensor draw(std::vector<int64_t> shape, at::ScalarType dtype) {
-    return at::randn(shape, at::kFloat).to(dtype);
-  }
-  static at::Tensor wide(const at::Tensor& x) { return x.to(at::kCPU).to(at::kDouble); }
-
-  /// Norm over norm.
-  static double distance(const at::Tensor& ours, const at::Tensor& truth) {
-    EXPECT_EQ(ours.sizes(), truth.sizes());
-    return (wide(ours) - truth).norm().item<double>() / std::max(truth.norm().item<double>(), 1e-30);
-  }
-  c10::InferenceMode guard_;
-};
+class OpsOnGpu : public RandomOnGpu {};
 
 TEST_F(OpsOnGpu, NormsEqualTheDefinitionAtEveryWidth) {
   for (const at::ScalarType dtype : dtypes)
