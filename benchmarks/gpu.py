@@ -168,7 +168,8 @@ def measure_peers(
         peer.drop()
     if arguments.compiled:
         chosen = {k: v for k, v in calls.items() if not arguments.compile_cases or k in arguments.compile_cases}
-        found["compile"] = gpu_compiled.measure(name, directory, chosen, arguments.repeats, arguments.compile_seconds)
+        found["compile"] = gpu_compiled.measure(name, directory, chosen, arguments.repeats, arguments.compile_seconds,
+                                                arguments.compile_together)  # fmt: skip
     times: dict = {call: {} for call in calls}
     remarks: dict = {call: {} for call in calls}
     for kind, results in found.items():
@@ -293,7 +294,9 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=["eager"], default=["eager"], help="none after it: ours alone")
     parser.add_argument("--compiled", action="store_true",
                         help="torch.compile'd, too (reduce-overhead, static shapes; Qwen2.5-VL: default mode)")  # fmt: skip
-    parser.add_argument("--compile-seconds", type=float, default=150, help="limit of one compiled call (default: 150)")
+    parser.add_argument("--compile-seconds", type=float, default=240,
+                        help="limit of the calls that compile side by side (default: 240)")  # fmt: skip
+    parser.add_argument("--compile-together", type=int, default=6, help="calls compiled side by side (default: 6)")
     parser.add_argument("--cases", nargs="+", help="calls by name (default: all)")
     parser.add_argument("--compile-cases", nargs="+", help="calls that the compiled peer runs (default: all)")
     parser.add_argument("--repeats", type=int, default=20)
