@@ -1,14 +1,17 @@
-// A tile is up to `attention_tile_units` units of 64 queries against all keys of their sequence. Its time is about
-// (keys + a constant for beginning and end), a low tile's somewhat less. With one block a multiprocessor and a few
-// tiles a block, the last round decides: 5 equal tiles on 4 blocks take as long as 8. So the cut is a choice: sequences
-// are cut into a few more, lower tiles than they need if the heaviest block then ends earlier. Tiles go heaviest first,
-// each to the block that is free first; neighbours in that order share keys and values, which stay in the L2 cache.
+// A tile is up to `attention_tile_units` units of 64 queries against all keys of their sequence. Its time is a constant
+// for beginning and end, and its steps over the keys, which are shorter in a low tile, but not in proportion. With one
+// block a multiprocessor and a few tiles a block, the last round decides: 5 equal tiles on 4 blocks take as long as 8.
+// So the cut is a choice. Where there are fewer tiles than multiprocessors, the slowest are cut lower while each has
+// one of its own: what would be idle costs nothing. Else sequences are cut into a few more, lower tiles than they need
+// if the heaviest block then ends earlier. Tiles go heaviest first, each to the block that is free first; neighbours in
+// that order share keys and values, which stay in the L2 cache.
 #include "attention_plan.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <queue>
 #include <stdexcept>
 #include <string>
@@ -20,7 +23,7 @@ namespace oriel::kernels {
 namespace {
 
 /// How many more tiles than necessary are tried, in eighths; attention_plan_bytes relies on the last.
-constexpr std::array<int, 6> kStretches = {8, 9, 10, 11, 12, 13};
+constexpr std::array<int, 5> kStretches = {9, 10, 11, 12, 13};
 
 /// Calls with more tiles a block than this balance by themselves: not worth the time of trying.
 constexpr std::int64_t kTilesWorthFitting = 8;
@@ -42,29 +45,73 @@ std::int32_t divide_up(std::int64_t a, std::int64_t b) { return static_cast<std:
 
 double tile_cost(std::int32_t keys, std::int32_t units, int most_units) {
   // A step of a low tile loads the same keys and has fewer warpgroups to hide behind each other.
-  const double height = units == most_units ? 1.0 : 0.3 + 0.7 * units / most_units;
-  return height * (keys + kTileOverhead);
+  const double step = units == most_units ? 1.0 : 0.3 + 0.7 * units / most_units;
+  return kTileOverhead + step * keys;
 }
 
 /// The offsets as given.
 struct Sequences {
   const std::int32_t* offsets;
   std::size_t size;  ///< of offsets: one more than there are sequences
+
+  std::size_t count() const { return size - 1; }
+  std::int32_t keys(std::size_t i) const { return offsets[i + 1] - offsets[i]; }
+  std::int32_t units(std::size_t i) const { return divide_up(keys(i), kAttentionUnit); }
 };
 
-/// Heaviest first. Each sequence gives tiles of two heights at most, one unit apart.
-std::vector<Cut> cut_sequences(const Sequences& sequences, int most_units, int stretch) {
-  std::vector<Cut> cuts;
-  for (std::size_t i = 0; i + 1 < sequences.size; ++i) {
-    const std::int32_t begin = sequences.offsets[i], keys = sequences.offsets[i + 1] - begin;
-    if (keys == 0) continue;
-    const std::int32_t units = divide_up(keys, kAttentionUnit);
-    const std::int32_t needed = divide_up(units, most_units);
+/// Tiles a head of each sequence, none for an empty one.
+using TileCounts = std::vector<std::int32_t>;
+
+TileCounts tiles_of_height(const Sequences& sequences, int units) {
+  TileCounts tiles(sequences.count());
+  for (std::size_t i = 0; i < tiles.size(); ++i) tiles[i] = divide_up(sequences.units(i), units);
+  return tiles;
+}
+
+/// stretch / 8 times as many as `most_units` high ones would be.
+TileCounts stretched_tiles(const Sequences& sequences, int most_units, int stretch) {
+  TileCounts tiles = tiles_of_height(sequences, most_units);
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    const std::int32_t units = sequences.units(i);
     const auto stretched = static_cast<std::int32_t>(std::int64_t{units} * stretch / (8 * most_units));
-    const std::int32_t tiles = std::min(units, std::max(needed, stretched));
-    const std::int32_t low = units / tiles, tall = units % tiles;  // `tall` tiles of low + 1 units, then the others
+    tiles[i] = std::min(units, std::max(tiles[i], stretched));
+  }
+  return tiles;
+}
+
+std::int64_t count_tiles(const TileCounts& tiles, int heads) {
+  return std::accumulate(tiles.begin(), tiles.end(), std::int64_t{0}) * heads;
+}
+
+/// Cuts the slowest tiles lower, as long as no multiprocessor gets a second one.
+void use_idle_processors(const Sequences& sequences, int heads, int most_units, int sm_count, TileCounts& tiles) {
+  const auto height = [&](std::size_t i) { return divide_up(sequences.units(i), tiles[i]); };
+  std::int64_t idle = sm_count - count_tiles(tiles, heads);
+  while (idle > 0) {
+    std::size_t slowest = 0;
+    double most = 0;
+    for (std::size_t i = 0; i < tiles.size(); ++i) {
+      const double cost = tiles[i] == 0 ? 0 : tile_cost(sequences.keys(i), height(i), most_units);
+      if (cost <= most) continue;
+      most = cost;
+      slowest = i;
+    }
+    if (height(slowest) == 1) return;
+    const std::int32_t lower = divide_up(sequences.units(slowest), height(slowest) - 1);
+    idle -= std::int64_t{lower - tiles[slowest]} * heads;
+    if (idle >= 0) tiles[slowest] = lower;
+  }
+}
+
+/// Heaviest first. Each sequence gives tiles of two heights at most, one unit apart.
+std::vector<Cut> cut_sequences(const Sequences& sequences, const TileCounts& tiles, int most_units) {
+  std::vector<Cut> cuts;
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    if (tiles[i] == 0) continue;
+    const std::int32_t begin = sequences.offsets[i], keys = sequences.keys(i), units = sequences.units(i);
+    const std::int32_t low = units / tiles[i], tall = units % tiles[i];  // `tall` tiles of low + 1 units, then the rest
     if (tall > 0) cuts.push_back({begin, keys, 0, low + 1, tall, tile_cost(keys, low + 1, most_units)});
-    cuts.push_back({begin, keys, tall * (low + 1), low, tiles - tall, tile_cost(keys, low, most_units)});
+    cuts.push_back({begin, keys, tall * (low + 1), low, tiles[i] - tall, tile_cost(keys, low, most_units)});
   }
   std::stable_sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) { return a.cost > b.cost; });
   return cuts;
@@ -135,6 +182,10 @@ AttentionPlan write_plan(const std::vector<Cut>& cuts, int heads, const Assignme
   return plan;
 }
 
+AttentionPlan planned(const std::vector<Cut>& cuts, int heads, int sm_count) {
+  return write_plan(cuts, heads, assign(cuts, heads, sm_count));
+}
+
 void check(const Sequences& sequences, int heads, int sm_count) {
   const auto fail = [](const std::string& what) { throw std::invalid_argument("plan_attention: " + what); };
   const std::int32_t* const offsets = sequences.offsets;
@@ -158,11 +209,16 @@ AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seql
   check(sequences, heads, sm_count);
   if (cu_seqlens[cu_seqlens_size - 1] == 0) return {};
   const int most_units = attention_tile_units(head_dim);
-  std::vector<Cut> best = cut_sequences(sequences, most_units, kStretches.front());
+  TileCounts fewest = tiles_of_height(sequences, most_units);
+  if (count_tiles(fewest, heads) <= sm_count) {
+    use_idle_processors(sequences, heads, most_units, sm_count, fewest);
+    return planned(cut_sequences(sequences, fewest, most_units), heads, sm_count);
+  }
+  std::vector<Cut> best = cut_sequences(sequences, fewest, most_units);
   Assignment best_assignment = assign(best, heads, sm_count);
   if (count_tiles(best, heads) < kTilesWorthFitting * sm_count) {
-    for (std::size_t i = 1; i < kStretches.size(); ++i) {
-      std::vector<Cut> cuts = cut_sequences(sequences, most_units, kStretches[i]);
+    for (const int stretch : kStretches) {
+      std::vector<Cut> cuts = cut_sequences(sequences, stretched_tiles(sequences, most_units, stretch), most_units);
       Assignment assignment = assign(cuts, heads, sm_count);
       if (assignment.finish < 0.995 * best_assignment.finish) {
         best = std::move(cuts);
@@ -173,13 +229,24 @@ AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seql
   return write_plan(best, heads, best_assignment);
 }
 
+AttentionPlan plan_attention_of_height(const std::int32_t* cu_seqlens, std::size_t cu_seqlens_size, int heads,
+                                       int head_dim, int sm_count, int units) {
+  const Sequences sequences{cu_seqlens, cu_seqlens_size};
+  check(sequences, heads, sm_count);
+  if (cu_seqlens[cu_seqlens_size - 1] == 0) return {};
+  const int most_units = attention_tile_units(head_dim);
+  const TileCounts tiles = tiles_of_height(sequences, std::clamp(units, 1, most_units));
+  return planned(cut_sequences(sequences, tiles, most_units), heads, sm_count);
+}
+
 std::size_t attention_plan_bytes(std::int64_t tokens, std::int64_t sequences, int heads, int head_dim, int sm_count) {
   if (tokens <= 0 || sequences <= 0) return 0;
-  // A sequence of n tokens has at most n / 64 + 1 units, and at most 1 + stretch / (8 most_units) tiles a unit.
+  // A sequence of n tokens has at most n / 64 + 1 units, and at most 1 + stretch / (8 most_units) tiles a unit. Where
+  // tiles are cut lower than that, there are no more than multiprocessors.
   const std::int64_t units = tokens / kAttentionUnit + sequences;
-  const std::int64_t tiles = units * kStretches.back() / (8 * attention_tile_units(head_dim)) + sequences;
-  return static_cast<std::size_t>(attention_tiles_offset(sm_count) +
-                                  tiles * heads * std::int64_t{sizeof(AttentionTile)});
+  const std::int64_t stretched = units * kStretches.back() / (8 * attention_tile_units(head_dim)) + sequences;
+  const std::int64_t tiles = std::max(stretched * heads, std::min<std::int64_t>(units * heads, sm_count));
+  return static_cast<std::size_t>(attention_tiles_offset(sm_count) + tiles * std::int64_t{sizeof(AttentionTile)});
 }
 
 }  // namespace oriel::kernels

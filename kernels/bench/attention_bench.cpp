@@ -31,11 +31,14 @@ void read_inputs(const void* qkv, void* out, const std::int64_t* sizes, float sc
 extern "C" {
 
 /// Writes the plan to `bytes` and returns its length, or -1 if it does not fit `capacity` or can't be made.
+/// @param units  height of the tiles, 0 for the plan's own choice
 std::int64_t oriel_attention_plan(const std::int32_t* cu_seqlens, std::int64_t sequences, int heads, int head_dim,
-                                  int sm_count, void* bytes, std::int64_t capacity, std::int32_t* blocks) {
+                                  int sm_count, int units, void* bytes, std::int64_t capacity, std::int32_t* blocks) {
   try {
-    const AttentionPlan plan =
-        plan_attention(cu_seqlens, static_cast<std::size_t>(sequences) + 1, heads, head_dim, sm_count);
+    const std::size_t size = static_cast<std::size_t>(sequences) + 1;
+    const AttentionPlan plan = units == 0
+                                   ? plan_attention(cu_seqlens, size, heads, head_dim, sm_count)
+                                   : plan_attention_of_height(cu_seqlens, size, heads, head_dim, sm_count, units);
     if (static_cast<std::int64_t>(plan.bytes.size()) > capacity) return -1;
     std::memcpy(bytes, plan.bytes.data(), plan.bytes.size());
     *blocks = plan.blocks;

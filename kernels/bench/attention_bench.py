@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Times the attention kernels against torch's flash and cuDNN attention in one run, replayed from CUDA graphs.
 
-usage: attention_bench.py LIBRARY... [--json FILE]
+usage: attention_bench.py LIBRARY... [--json FILE] [--heights]
 
 LIBRARY is built from kernels/attention*.{cu,cpp} and attention_bench.cpp; with several, they take turns. Every result is
-compared with the flash kernel's before anything is timed. Needs torch, numpy and a Hopper GPU.
+compared with the flash kernel's before anything is timed. --heights times the plan's choice against tiles of each height
+instead, in microseconds. Needs torch, numpy and a Hopper GPU.
 """
 
 import argparse
@@ -28,19 +29,22 @@ class Library:
         self.c = ctypes.CDLL(os.path.abspath(path))
         pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
         self.c.oriel_attention_plan.restype = i64
-        self.c.oriel_attention_plan.argtypes = [pointer, i64, i32, i32, i32, pointer, i64, pointer]
+        self.c.oriel_attention_plan.argtypes = [pointer, i64, i32, i32, i32, i32, pointer, i64, pointer]
         self.c.oriel_attention_plan_bytes.restype = i64
         self.c.oriel_attention_plan_bytes.argtypes = [i64, i64, i32, i32, i32]
         self.c.oriel_attention_sm90.argtypes = [pointer, pointer, pointer, ctypes.c_float, pointer, i32, pointer]
         self.c.oriel_attention_window.argtypes = [pointer, pointer, pointer, ctypes.c_float, pointer, i32, i32, pointer]
 
-    def plan(self, lengths, heads, head_dim, sm_count):
-        """(bytes on the device, blocks)"""
+    def plan(self, lengths, heads, head_dim, sm_count, units=0):
+        """(bytes on the device, blocks); tiles of `units` units of 64 queries, 0: of the height that the plan chooses"""
         cu = offsets(lengths)
         capacity = self.c.oriel_attention_plan_bytes(int(cu[-1]), len(lengths), heads, head_dim, sm_count)
+        if units:
+            capacity = 16 * heads * sum((n + 63) // 64 for n in lengths) + 4 * sm_count + 32
         data, blocks = numpy.zeros(max(capacity, 16), numpy.uint8), ctypes.c_int32()
         size = self.c.oriel_attention_plan(
-            cu.ctypes.data, len(lengths), heads, head_dim, sm_count, data.ctypes.data, capacity, ctypes.byref(blocks)
+            cu.ctypes.data, len(lengths), heads, head_dim, sm_count, units, data.ctypes.data, capacity,
+            ctypes.byref(blocks),
         )
         assert 0 <= size <= capacity, (size, capacity)
         return torch.from_numpy(data[: max(size, 16)].copy()).cuda(), blocks.value
@@ -53,17 +57,17 @@ def offsets(lengths):
 class Call:
     """One attention over qkv [tokens, 3, heads, head_dim] (a view with any token stride) into out [tokens, heads, head_dim]."""
 
-    def __init__(self, library, qkv, out, lengths, scale=None, prescaled=False, sm_count=None):
+    def __init__(self, library, qkv, out, lengths, scale=None, prescaled=False, sm_count=None, units=0):
         _, _, heads, head_dim = qkv.shape
         self.library, self.qkv, self.out = library, qkv, out
         self.scale = head_dim**-0.5 if scale is None else scale
         sizes = [qkv.stride(0), sum(lengths), heads, head_dim, int(qkv.dtype == torch.float16), int(prescaled)]
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
-        self.prepare(lengths, heads, head_dim, sm_count)
+        self.prepare(lengths, heads, head_dim, sm_count, units)
 
-    def prepare(self, lengths, heads, head_dim, sm_count):
+    def prepare(self, lengths, heads, head_dim, sm_count, units):
         sm_count = sm_count or torch.cuda.get_device_properties(0).multi_processor_count
-        self.device_plan, self.blocks = self.library.plan(lengths, heads, head_dim, sm_count)
+        self.device_plan, self.blocks = self.library.plan(lengths, heads, head_dim, sm_count, units)
 
     def status(self):
         stream = torch.cuda.current_stream().cuda_stream
@@ -79,7 +83,7 @@ class Call:
 
 
 class WindowCall(Call):
-    def prepare(self, lengths, heads, head_dim, sm_count):
+    def prepare(self, lengths, heads, head_dim, sm_count, units):
         self.cu, self.windows, self.longest = torch.from_numpy(offsets(lengths)).cuda(), len(lengths), max(lengths)
 
     def status(self):
@@ -182,6 +186,26 @@ def bench_full(libraries, head_dim, records):
         print(f"d={head_dim:<4}{name:34}" + "".join(f"{row.get(case, 0):9.0f}" for case in CASES), flush=True)
 
 
+SHORT_CASES = [[n] for n in (256, 324, 512, 576, 729, 1024, 1296)] + [[256] * 16, [1024] * 4]
+
+
+def bench_heights(library, head_dim, records):
+    """What tile_cost in attention_plan.cpp stands for: the plan's choice should be near the best of its row."""
+    for lengths in SHORT_CASES:
+        scaled = prescale(torch.randn(sum(lengths), 3, HEADS, head_dim, device="cuda", dtype=torch.bfloat16))
+        calls = {}
+        for units in range(5):
+            out = torch.empty(sum(lengths), HEADS, head_dim, device="cuda", dtype=torch.bfloat16)
+            calls[units] = Call(library, scaled, out, lengths, prescaled=True, units=units)
+        chosen = calls[0]()
+        assert all(torch.equal(call(), chosen) for call in calls.values()), "heights give other bits"
+        times = milliseconds(calls, 200)
+        case = f"{len(lengths)} x {lengths[0]}"
+        cells = "".join(f"{1e3 * times[u]:8.2f} ({calls[u].blocks:3})" for u in range(5))
+        print(f"d={head_dim:<4}{case:10}{cells}", flush=True)
+        records += [{"head_dim": head_dim, "case": case, "units": u, "ms": ms} for u, ms in times.items()]
+
+
 def bench_windows(library, head_dim, records, copy_rate):
     lengths = [64] * 324  # 20,736 tokens: four pictures of 1008 x 1008 in patches of 14
     tokens = sum(lengths)
@@ -212,22 +236,32 @@ def measure_product():
     return 2 * 8192**3 / milliseconds({"product": lambda: a @ b}, 10)["product"] / 1e9
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("libraries", nargs="+")
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    torch.manual_seed(1)
-    libraries = [Library(path) for path in arguments.libraries]
+def bench_all(libraries, records):
     copy_rate = measure_copy()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     print(f"8192^3 product {measure_product():.0f} TFLOP/s, copy {copy_rate:.2f} TB/s; bf16, {HEADS} heads, TFLOP/s:")
     print(" " * 40 + "".join(f"{case:>9}" for case in CASES))
-    records = []
     for head_dim in (64, 72, 80, 128):
         bench_full(libraries, head_dim, records)
     for head_dim in (64, 72, 80):
         bench_windows(libraries[0], head_dim, records, copy_rate)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("libraries", nargs="+")
+    parser.add_argument("--json")
+    parser.add_argument("--heights", action="store_true")
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    libraries = [Library(path) for path in arguments.libraries]
+    records = []
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
+    if arguments.heights:
+        print(f"us (blocks), bf16, {HEADS} heads: the plan's choice, then tiles of 1, 2, 3, 4 units of 64 queries")
+        for head_dim in (64, 72, 80):
+            bench_heights(libraries[0], head_dim, records)
+    else:
+        bench_all(libraries, records)
     if arguments.json:
         with open(arguments.json, "w") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)

@@ -87,6 +87,7 @@ TEST(AttentionPlan, CoversEveryRowOnceWithinTheAnnouncedBytes) {
     const int sm_count = 1 + static_cast<int>(random() % 140);
     const AttentionPlan plan = plan_attention(cu, heads, head_dim, sm_count);
     const Decoded decoded = decode(plan);
+    SCOPED_TRACE("round " + std::to_string(round));
     ASSERT_LE(plan.blocks, sm_count);
     ASSERT_EQ(decoded.first_tile.front(), 0);
     ASSERT_EQ(decoded.first_tile.back(), static_cast<std::int32_t>(decoded.tiles.size()));
@@ -113,6 +114,51 @@ TEST(AttentionPlan, CutsLowerTilesWhereTheLastRoundWouldBeEmpty) {
   const Decoded plan = decode(plan_attention(offsets({2304}), 16, 64, 132));
   EXPECT_LT(imbalance(plan, 132), 1.4);
   EXPECT_GT(plan.tiles.size(), std::size_t{9 * 16});
+}
+
+/// Blocks, tiles, and units of the highest tile.
+using Cutting = std::tuple<std::int32_t, std::size_t, int>;
+
+Cutting cutting(const AttentionPlan& plan) {
+  const Decoded decoded = decode(plan);
+  int rows = 0;
+  for (const AttentionTile& tile : decoded.tiles) rows = std::max<int>(rows, tile.rows);
+  return {plan.blocks, decoded.tiles.size(), (rows + kAttentionUnit - 1) / kAttentionUnit};
+}
+
+TEST(AttentionPlan, CutsLowerTilesWhereMultiprocessorsWouldBeIdle) {
+  const auto one = [](std::int32_t tokens, int head_dim) {
+    return cutting(plan_attention(offsets({tokens}), 16, head_dim, 132));
+  };
+  EXPECT_EQ(one(64, 64), Cutting(16, 16, 1));
+  EXPECT_EQ(one(256, 64), Cutting(64, 64, 1));
+  EXPECT_EQ(one(324, 80), Cutting(96, 96, 1));
+  EXPECT_EQ(one(512, 64), Cutting(128, 128, 1));
+  EXPECT_EQ(one(576, 72), Cutting(80, 80, 2));  // 9 units: 144 blocks would be needed for tiles of one
+  EXPECT_EQ(one(729, 72), Cutting(96, 96, 2));
+  EXPECT_EQ(one(1024, 64), Cutting(128, 128, 2));
+  EXPECT_EQ(one(1296, 80), Cutting(112, 112, 3));
+  EXPECT_EQ(one(1024, 128), Cutting(128, 128, 2));
+  // What fills the multiprocessors twice over is left whole.
+  EXPECT_EQ(cutting(plan_attention(offsets(std::vector<std::int32_t>(16, 256)), 16, 64, 132)), Cutting(132, 256, 4));
+  EXPECT_EQ(cutting(plan_attention(offsets(std::vector<std::int32_t>(4, 1024)), 16, 64, 132)), Cutting(132, 256, 4));
+}
+
+TEST(AttentionPlan, CutsTheSlowestSequencesWhereNotAllCanBe) {
+  const Decoded plan = decode(plan_attention(offsets({1024, 256, 256}), 16, 64, 132));
+  EXPECT_EQ(plan.tiles.size(), 6u * 16 + 2 * 16);
+  for (const AttentionTile& tile : plan.tiles) EXPECT_LE(tile.rows, tile.keys == 1024 ? 192 : 256);
+}
+
+TEST(AttentionPlan, TakesAnyHeightWhereToldTo) {
+  const auto cu = offsets({300, 64, 1000, 0, 129});
+  for (const int head_dim : {64, 128}) {
+    for (int units = 1; units <= attention_tile_units(head_dim); ++units) {
+      const AttentionPlan plan = plan_attention_of_height(cu.data(), cu.size(), 3, head_dim, 132, units);
+      expect_covers(decode(plan), cu, 3, head_dim);
+      EXPECT_EQ(std::get<2>(cutting(plan)), units);
+    }
+  }
 }
 
 TEST(AttentionPlan, GivesEachBlockItsHeaviestTilesFirst) {

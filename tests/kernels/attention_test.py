@@ -164,6 +164,7 @@ class Checks:
         qkv = hard_qkv(sum(lengths), 7, head_dim, dtype)  # alone on a block: 77 tiles
         qkv = prescale(qkv) if prescaled else qkv
         results = [run(Call, self.library, qkv, lengths, prescaled=prescaled, sm_count=n) for n in (132, 1, 5, 31, 57)]
+        results += [run(Call, self.library, qkv, lengths, prescaled=prescaled, units=n) for n in (1, 2, 3)]
         for other in results[1:]:
             assert_same_bits(results[0], other, "another plan")
 
