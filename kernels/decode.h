@@ -106,10 +106,13 @@ struct DecodeAttentionParams {
   int32_t splits = 1;  ///< of decode_attention_splits()
   float scale = 1;
   Element element = Element::bfloat16;
+  bool on_matrix_units = false;  ///< weights are rounded to the element; where decode_attention_has_units()
 };
-/// Into how many parts at most the keys of a token are cut. It does not depend on the number of tokens, so that a
-/// token's bits depend on its own sequence alone.
-int32_t decode_attention_splits(int64_t kv_heads, int64_t capacity, int processors);
+/// Whether a chip's matrix units take the element.
+bool decode_attention_has_units(Element element, int major);
+/// Into how many parts at most the keys of a token are cut, where it sees up to `capacity`. The cut depends on what the
+/// token sees and on kv_heads alone, so that a token's bits depend on its own sequence alone.
+int32_t decode_attention_splits(int64_t kv_heads, int64_t capacity);
 int64_t decode_attention_scratch(int64_t tokens, int64_t heads, int64_t head_dim, int32_t splits);
 bool decode_attention_supports(int64_t heads, int64_t kv_heads, int64_t head_dim);
 cudaError_t decode_attention(const DecodeAttentionParams& params, cudaStream_t stream);

@@ -2,66 +2,26 @@
 //
 // The keys of a token are cut into parts, so that short batches keep the chip busy too; a second kernel joins them
 // (flash decoding: https://crfm.stanford.edu/2023/10/12/flashdecoding.html). How they are cut depends on the length of
-// the token's own sequence, which is read from the device: parts of equal size, a multiple of part_step keys. Blocks
-// whose part is empty end at once.
+// the token's own sequence, which is read from the device: parts of equal size, a multiple of part_step keys
+// (decode_attention_parts.cuh). Blocks whose part is empty end at once. 16-bit elements are multiplied on the matrix
+// units (decode_attention_mma.cu); what follows takes all elements on all chips, and is bound by its multiplications
+// where several heads share keys.
 //
 // A block takes one part, one head of keys and values, and up to 8 of the query heads that share it, so that keys and
 // values are read once for these. Within a warp a key lies across `Lanes` lanes of 8 values each, the next keys beside
 // it; every such group of lanes runs a softmax of its own over the keys it sees (Milakov and Gimelshein, Online
 // normalizer calculation for softmax, 2018) with all heads' sums in registers. Groups meet by shuffles, warps in shared
 // memory. Scores are in base 2: the scale carries 1 / ln 2.
-#include <cmath>
-
-#include "decode.h"
-#include "element.cuh"
+#include "decode_attention_parts.cuh"
 #include "launch.cuh"
-#include "warp.cuh"
 
 namespace oriel::kernels {
 namespace {
 
-constexpr int warps = 4;
-constexpr int threads = warp * warps;
-constexpr int piece = 8;  // values of a head that a lane holds
-constexpr int most_head_dim = warp * piece;
+using namespace decode_attention_parts;
+
+constexpr int piece = 8;       // values of a head that a lane holds
 constexpr int most_heads = 8;  // of a block
-constexpr int most_splits = 128;
-constexpr int part_step = 32;   // keys
-constexpr int least_part = 64;  // keys
-constexpr float lowest = -INFINITY;
-
-struct Range {
-  int begin = 0;
-  int end = 0;
-};
-
-/// The keys that a token sees, and how many of them make a part.
-struct Cut {
-  Range keys;
-  int part = 1;
-  __device__ int parts() const { return (keys.end - keys.begin + part - 1) / part; }
-};
-
-__device__ Cut cut_of(const DecodeAttentionParams& p, int64_t token) {
-  const auto length = static_cast<int>(p.lengths[token]);
-  const auto window = static_cast<int>(p.window);
-  Cut cut;
-  cut.keys = {window > 0 ? max(0, length - window) : 0, length};
-  const int share = (length - cut.keys.begin + p.splits - 1) / p.splits;
-  cut.part = max(least_part, (share + part_step - 1) / part_step * part_step);
-  return cut;
-}
-
-/// Where the results of a part lie: [tokens, heads, splits, head_dim], then [tokens, heads, splits, 2].
-__device__ int64_t place_of(const DecodeAttentionParams& p, int64_t token, int64_t head, int split) {
-  return (token * p.heads + head) * p.splits + split;
-}
-__device__ float* extremes_of(const DecodeAttentionParams& p) {
-  return p.partial + p.tokens * p.heads * p.splits * p.head_dim;
-}
-
-/// exp2 with the weight of nothing being zero, also against nothing.
-__device__ float weight_of(float score, float largest) { return score == lowest ? 0.0F : exp2f(score - largest); }
 
 /// What one group of lanes has seen of one head: the largest score, the sum of weights, and its 8 values' weighted sum.
 struct Seen {
@@ -100,16 +60,15 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
   constexpr int groups = warp / Lanes;
   constexpr int unrolled = Heads >= 8 ? 2 : 4;  // keys of a group at once
   constexpr int together = warps * groups * unrolled;
-  __shared__ float sums[warps][Heads][Lanes * piece];
-  __shared__ float extremes[warps][Heads][2];
+  __shared__ Meeting<Heads, Lanes * piece> meeting;
 
   let_next_kernel_begin();
+  const BlockHeads of = heads_of_block<Heads>(p);
+  const int few = part_limits(p.kv_heads).few;
   wait_for_kernels_before();
   const int64_t token = blockIdx.z;
-  const Cut cut = cut_of(p, token);
-  const int begin = cut.keys.begin + static_cast<int>(blockIdx.x) * cut.part;
-  const int end = min(begin + cut.part, cut.keys.end);
-  if (begin >= end) return;
+  const Range part = cut_of(p, token, few)[static_cast<int>(blockIdx.x)];
+  if (part.begin >= part.end) return;
 
   const int own_warp = threadIdx.x / warp;
   const int lane = threadIdx.x % warp;
@@ -117,35 +76,29 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
   const int group = lane / Lanes;
   const auto head_dim = static_cast<int>(p.head_dim);
   const bool has_column = column < head_dim;  // head_dim / 8 need not be a power of two
-  const auto shared_by = static_cast<int>(p.heads / p.kv_heads);
-  const int blocks_a_head = (shared_by + Heads - 1) / Heads;
-  const int kv_head = static_cast<int>(blockIdx.y) / blocks_a_head;
-  const int first_of_group = static_cast<int>(blockIdx.y) % blocks_a_head * Heads;
-  const int heads = min(Heads, shared_by - first_of_group);
-  const int64_t first_head = static_cast<int64_t>(kv_head) * shared_by + first_of_group;
 
   float q[Heads][piece] = {};
 #pragma unroll
   for (int h = 0; h < Heads; ++h) {
-    if (h < heads && has_column) {
-      load_wide(static_cast<const T*>(p.q) + token * p.q_stride + (first_head + h) * head_dim + column, q[h]);
+    if (h < of.count && has_column) {
+      load_wide(static_cast<const T*>(p.q) + token * p.q_stride + (of.first + h) * head_dim + column, q[h]);
 #pragma unroll
       for (int i = 0; i < piece; ++i) q[h][i] *= p.scale * 1.44269504F;
     }
   }
 
   const int64_t stride = p.kv_heads * p.head_dim;  // from key to key
-  const int64_t slot = p.slots[token] * p.capacity * stride + static_cast<int64_t>(kv_head) * head_dim + column;
+  const int64_t slot = p.slots[token] * p.capacity * stride + static_cast<int64_t>(of.kv_head) * head_dim + column;
   const T* keys = static_cast<const T*>(p.keys) + slot;
   const T* values = static_cast<const T*>(p.values) + slot;
   Seen seen[Heads];
-  for (int first = begin + (own_warp * unrolled) * groups + group; first - group < end; first += together) {
+  for (int first = part.begin + (own_warp * unrolled) * groups + group; first - group < part.end; first += together) {
     float k[unrolled][piece] = {};
     float v[unrolled][piece] = {};
 #pragma unroll
     for (int u = 0; u < unrolled; ++u) {
       const int key = first + u * groups;
-      if (key < end && has_column) {
+      if (key < part.end && has_column) {
         load_wide(keys + key * stride, k[u]);
         load_wide(values + key * stride, v[u]);
       }
@@ -162,7 +115,7 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
 #pragma unroll
         for (int distance = Lanes / 2; distance > 0; distance /= 2)
           scores[u] += __shfl_xor_sync(~0U, scores[u], distance);
-        if (first + u * groups >= end) scores[u] = lowest;
+        if (first + u * groups >= part.end) scores[u] = lowest;
         largest = fmaxf(largest, scores[u]);
       }
       const float before = weight_of(seen[h].largest, largest);
@@ -185,35 +138,14 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
     join_groups<Lanes>(seen[h]);
     if (group == 0) {
 #pragma unroll
-      for (int i = 0; i < piece; ++i) sums[own_warp][h][column + i] = seen[h].values[i];
+      for (int i = 0; i < piece; ++i) meeting.sums[own_warp][h][column + i] = seen[h].values[i];
       if (lane == 0) {
-        extremes[own_warp][h][0] = seen[h].largest;
-        extremes[own_warp][h][1] = seen[h].sum;
+        meeting.extremes[own_warp][h][0] = seen[h].largest;
+        meeting.extremes[own_warp][h][1] = seen[h].sum;
       }
     }
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < heads * head_dim; i += threads) {
-    const int h = i / head_dim;
-    const int d = i - h * head_dim;
-    float largest = lowest;
-#pragma unroll
-    for (int w = 0; w < warps; ++w) largest = fmaxf(largest, extremes[w][h][0]);
-    float sum = 0;
-    float value = 0;
-#pragma unroll
-    for (int w = 0; w < warps; ++w) {
-      const float weight = weight_of(extremes[w][h][0], largest);
-      sum += weight * extremes[w][h][1];
-      value += weight * sums[w][h][d];
-    }
-    const int64_t place = place_of(p, token, first_head + h, static_cast<int>(blockIdx.x));
-    p.partial[place * head_dim + d] = value;
-    if (d == 0) {
-      extremes_of(p)[2 * place] = largest;
-      extremes_of(p)[2 * place + 1] = sum;
-    }
-  }
+  write_part(p, of, meeting);
 }
 
 /// One block a head and token; its warps share out the parts.
@@ -229,7 +161,7 @@ __global__ void __launch_bounds__(threads) join_kernel(const DecodeAttentionPara
   wait_for_kernels_before();
   const int64_t head = blockIdx.x;
   const int64_t token = blockIdx.y;
-  const Cut cut = cut_of(p, token);
+  const Cut cut = cut_of(p, token, part_limits(p.kv_heads).few);
   const int parts = cut.parts();
   const auto head_dim = static_cast<int>(p.head_dim);
   const int own_warp = threadIdx.x / warp;
@@ -279,10 +211,7 @@ __global__ void __launch_bounds__(threads) join_kernel(const DecodeAttentionPara
 
 template <typename T, int Heads>
 cudaError_t attend(const DecodeAttentionParams& p, cudaStream_t stream) {
-  const int64_t shared_by = p.heads / p.kv_heads;
-  const dim3 blocks(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.kv_heads * divide_up(shared_by, Heads)),
-                    static_cast<unsigned>(p.tokens));
-  const Grid grid{blocks, dim3(threads)};
+  const Grid grid{blocks_of<Heads>(p), dim3(threads)};
   if (p.head_dim <= 4 * piece) return launch_overlapping(attend_kernel<T, Heads, 4>, grid, stream, p);
   if (p.head_dim <= 8 * piece) return launch_overlapping(attend_kernel<T, Heads, 8>, grid, stream, p);
   if (p.head_dim <= 16 * piece) return launch_overlapping(attend_kernel<T, Heads, 16>, grid, stream, p);
@@ -290,12 +219,17 @@ cudaError_t attend(const DecodeAttentionParams& p, cudaStream_t stream) {
 }
 
 template <typename T>
-cudaError_t attend_and_join(const DecodeAttentionParams& p, cudaStream_t stream) {
+cudaError_t attend_by_multiplications(const DecodeAttentionParams& p, cudaStream_t stream) {
   const int64_t shared_by = p.heads / p.kv_heads;
-  const cudaError_t error = shared_by == 1   ? attend<T, 1>(p, stream)
-                            : shared_by == 2 ? attend<T, 2>(p, stream)
-                            : shared_by <= 4 ? attend<T, 4>(p, stream)
-                                             : attend<T, most_heads>(p, stream);
+  if (shared_by == 1) return attend<T, 1>(p, stream);
+  if (shared_by == 2) return attend<T, 2>(p, stream);
+  return shared_by <= 4 ? attend<T, 4>(p, stream) : attend<T, most_heads>(p, stream);
+}
+
+template <typename T>
+cudaError_t attend_and_join(const DecodeAttentionParams& p, cudaStream_t stream) {
+  const cudaError_t error =
+      p.on_matrix_units ? attend_on_matrix_units(p, stream) : attend_by_multiplications<T>(p, stream);
   if (error != cudaSuccess) return error;
   const Grid grid{dim3(static_cast<unsigned>(p.heads), static_cast<unsigned>(p.tokens)), dim3(threads)};
   return launch_overlapping(join_kernel<T>, grid, stream, p);
@@ -308,11 +242,14 @@ bool decode_attention_supports(int64_t heads, int64_t kv_heads, int64_t head_dim
          head_dim % piece == 0 && head_dim <= most_head_dim;
 }
 
-int32_t decode_attention_splits(int64_t kv_heads, int64_t capacity, int processors) {
-  const int64_t wanted = divide_up(2 * static_cast<int64_t>(processors), kv_heads);  // two blocks a processor
-  const int64_t useful = divide_up(capacity, least_part);
-  const int64_t splits = wanted < useful ? wanted : useful;
-  return static_cast<int32_t>(splits < 1 ? 1 : splits > most_splits ? most_splits : splits);
+bool decode_attention_has_units(Element element, int major) { return element != Element::float32 && major >= 8; }
+
+int32_t decode_attention_splits(int64_t kv_heads, int64_t capacity) {
+  const PartLimits limits = part_limits(kv_heads);
+  const int64_t most = divide_up(capacity, part_step);
+  const int64_t of_long = divide_up(capacity, long_part);
+  const int64_t splits = of_long < limits.few ? limits.few : of_long < limits.many ? of_long : limits.many;
+  return static_cast<int32_t>(splits < most ? splits : most);
 }
 
 int64_t decode_attention_scratch(int64_t tokens, int64_t heads, int64_t head_dim, int32_t splits) {
@@ -323,7 +260,7 @@ cudaError_t decode_attention(const DecodeAttentionParams& p, cudaStream_t stream
   if (!decode_attention_supports(p.heads, p.kv_heads, p.head_dim) || p.tokens < 0 || p.tokens > UINT16_MAX ||
       p.capacity < 1 || p.capacity > INT32_MAX / 2 || p.window < 0 || p.window > INT32_MAX / 2 || p.splits < 1 ||
       p.splits > most_splits || !is_aligned(p.q, 16) || !is_aligned(p.keys, 16) || !is_aligned(p.values, 16) ||
-      !is_aligned(p.partial, 16) || p.q_stride % piece != 0)
+      !is_aligned(p.partial, 16) || p.q_stride % piece != 0 || (p.on_matrix_units && p.element == Element::float32))
     return cudaErrorInvalidValue;
   if (p.tokens == 0) return cudaSuccess;
   return dispatch(p.element,

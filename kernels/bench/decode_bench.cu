@@ -1,12 +1,14 @@
-// Times the kernels of a decoder's step and whole steps: decode_bench [products|steps]...
+// Times the kernels of a decoder's step and whole steps: decode_bench [products|attention|steps]...
 //
 //   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I kernels kernels/bench/decode_bench.cu
-//     kernels/{wide_norm,decode_rotary,decode_attention,greedy}.cu -o decode_bench
+//     kernels/{wide_norm,decode_rotary,decode_attention,decode_attention_mma,greedy}.cu -o decode_bench
 //
 // First the speed of a copy between two buffers larger than the L2 cache, bytes read and written; all percentages are
-// of that. Products: microseconds, TB/s of the weight, for shapes of three models and several shapes of block. Steps:
-// random decoders of full size with the launches of nn::Decoder's step as one CUDA graph, for one to eight sequences;
-// then each kind of launch by itself, as often as in a step.
+// of that. Products: microseconds, TB/s of the weight, for shapes of three models and several shapes of block.
+// Attention: the same of keys and values, both launches, on the matrix units and by multiplications, and with half and
+// a quarter of the parts that a token may be cut into. Steps: random decoders of full size with the launches of
+// nn::Decoder's step as one CUDA graph, for one to eight sequences; then each kind of launch by itself, as often as in
+// a step.
 #include "../few_rows.cu"
 
 #include <cuda_bf16.h>
@@ -179,6 +181,58 @@ void time_products(cudaStream_t stream, double copy) {
   }
 }
 
+/// Sequences of equal length over so many caches that none is in the L2 cache when it is read again.
+void time_attention(cudaStream_t stream, double copy) {
+  struct Shape {
+    const char* name;
+    int64_t heads, kv_heads, head_dim;
+  };
+  for (const Shape& shape : {Shape{"Qwen2-7B", 28, 4, 128}, {"Mistral-7B", 32, 8, 128}, {"Gemma3-4B", 8, 4, 256}})
+    for (const int64_t length : {512, 4096, 16384})
+      for (const int64_t rows : {1, 8}) {
+        const int64_t width = shape.kv_heads * shape.head_dim;
+        const int64_t bytes = 4 * rows * length * width;
+        const int64_t caches = std::max<int64_t>(2, divide_up(int64_t{400} << 20, bytes));
+        const int32_t splits = decode_attention_splits(shape.kv_heads, length);
+        Value* keys = random_values(caches * rows * length * width, 1);
+        Value* values = random_values(caches * rows * length * width, 1);
+        Value* q = random_values(rows * shape.heads * shape.head_dim, 1);
+        auto* out = allocate<Value>(rows * shape.heads * shape.head_dim);
+        auto* partial = allocate<float>(decode_attention_scratch(rows, shape.heads, shape.head_dim, splits));
+        auto* slots = allocate<int64_t>(rows);
+        auto* lengths = allocate<int64_t>(rows);
+        const std::vector<int64_t> order{0, 1, 2, 3, 4, 5, 6, 7};
+        const std::vector<int64_t> same(8, length);
+        check(cudaMemcpy(slots, order.data(), sizeof(int64_t) * rows, cudaMemcpyHostToDevice));
+        check(cudaMemcpy(lengths, same.data(), sizeof(int64_t) * rows, cudaMemcpyHostToDevice));
+        std::printf("%s, %d of %d:", shape.name, static_cast<int>(rows), static_cast<int>(length));
+        const auto time = [&](const char* name, int32_t parts, bool on_matrix_units) {
+          const double us = time_graph(stream, 10, [&](cudaStream_t s) {
+            for (int64_t i = 0; i < caches; ++i) {
+              const int64_t first = i * rows * length * width;
+              check(decode_attention({q, keys + first, values + first, slots, lengths, partial, out,
+                                      shape.heads * shape.head_dim, rows, shape.heads, shape.kv_heads, shape.head_dim,
+                                      length, 0, parts, 0.09F, Element::bfloat16, on_matrix_units},
+                                     s),
+                    "attention");
+            }
+          });
+          const double speed = static_cast<double>(bytes * caches) / (us * 1e-6);
+          std::printf(" %s %.1f us %.2f TB/s %.0f %%,", name, us / static_cast<double>(caches), speed * 1e-12,
+                      100 * speed / copy);
+        };
+        time("units", splits, true);
+        time("half the parts", static_cast<int32_t>(divide_up(splits, 2)), true);
+        time("a quarter", static_cast<int32_t>(divide_up(splits, 4)), true);
+        time("multiplications", splits, false);
+        std::printf("\n");
+        for (void* data :
+             {static_cast<void*>(keys), static_cast<void*>(values), static_cast<void*>(q), static_cast<void*>(out),
+              static_cast<void*>(partial), static_cast<void*>(slots), static_cast<void*>(lengths)})
+          check(cudaFree(data));
+      }
+}
+
 struct Model {
   const char* name;
   int64_t width, heads, kv_heads, head_dim, mlp, layers, vocabulary;
@@ -202,7 +256,6 @@ struct Decoder {
   Model m;
   int64_t slots = 8;
   int64_t capacity = 8192;
-  int processors = 132;
   std::vector<Value*> qkv_weight, proj_weight, gate_weight, down_weight, keys, values;
   Value *head_weight, *bias, *norm_weight, *hidden, *normed, *packed, *attended, *middle, *added, *logits16;
   float *frequencies, *turns, *partial, *logits;
@@ -233,7 +286,8 @@ struct Decoder {
     logits = allocate<float>(8 * m.vocabulary);
     frequencies = allocate<float>(m.head_dim / 2);
     turns = allocate<float>(8 * m.head_dim);
-    partial = allocate<float>(decode_attention_scratch(8, m.heads, m.head_dim, 128));
+    partial = allocate<float>(
+        decode_attention_scratch(8, m.heads, m.head_dim, decode_attention_splits(m.kv_heads, capacity)));
     positions = allocate<int64_t>(8);
     slot_of = allocate<int64_t>(8);
     lengths = allocate<int64_t>(8);
@@ -297,7 +351,7 @@ struct Decoder {
       if (parts & attention)
         check(decode_attention({packed, keys[i], values[i], slot_of, lengths, partial, attended, packed_width, rows,
                                 m.heads, m.kv_heads, m.head_dim, capacity, 0,
-                                decode_attention_splits(m.kv_heads, capacity, processors), 0.09F, Element::bfloat16},
+                                decode_attention_splits(m.kv_heads, capacity), 0.09F, Element::bfloat16, true},
                                stream),
               "attention");
       if (parts & proj)
@@ -369,5 +423,6 @@ int main(int argc, char** argv) {
     return argc == 1;
   };
   if (wants("products")) time_products(stream, copy);
+  if (wants("attention")) time_attention(stream, copy);
   if (wants("steps")) time_steps(stream, copy);
 }

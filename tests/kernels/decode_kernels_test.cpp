@@ -22,9 +22,8 @@
 #include <vector>
 
 #include "decode.h"
-#include "kernels/random_on_gpu.hpp"
+#include "kernels/cached_on_gpu.hpp"
 #include "ops/activation.hpp"
-#include "ops/causal_attention.hpp"
 #include "ops/cuda/launch.hpp"
 #include "ops/decode.hpp"
 #include "ops/linear.hpp"
@@ -33,15 +32,6 @@
 
 namespace oriel::ops {
 namespace {
-
-const std::vector<at::ScalarType> dtypes{at::kFloat, at::kBFloat16, at::kHalf};
-
-/// Half a unit in the last place of a dtype, relative: what one rounding of the result may cost, with some room for
-/// sums; in float32 for one value alone of thousands of terms that mostly cancel (3e-6 was seen), too.
-double tolerance(at::ScalarType dtype) {
-  if (dtype == at::kBFloat16) return 4e-3;
-  return dtype == at::kHalf ? 5e-4 : 1e-5;
-}
 
 class DecodeOnGpu : public RandomOnGpu {
  protected:
@@ -204,24 +194,6 @@ TEST_F(DecodeOnGpu, TurnsAreTheAnglesOfTokenRotary) {
   }
 }
 
-/// Some tokens of a cache of five slots; the third token is nobody's.
-struct Cached {
-  static constexpr int64_t slots = 5;
-  int64_t capacity;
-  std::vector<int64_t> slot{4, 0, 0, 2};
-  std::vector<int64_t> length;
-  at::Tensor keys, values;
-
-  Cached(std::vector<int64_t> lengths, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype)
-      : capacity(*std::max_element(lengths.begin(), lengths.end()) + 3), length(std::move(lengths)) {
-    keys = at::randn({slots, capacity, kv_heads, head_dim}, at::kFloat).to(dtype).cuda();
-    values = at::randn({slots, capacity, kv_heads, head_dim}, at::kFloat).to(dtype).cuda();
-  }
-  [[nodiscard]] CachedTokens tokens() const {
-    return {keys, values, at::stack({at::tensor(slot, at::kLong), at::tensor(length, at::kLong)}).cuda()};
-  }
-};
-
 // The rotation is the decoder's bit for bit; norms sum in another order.
 TEST_F(DecodeOnGpu, RotatedTokensLieInTheCache) {
   for (const at::ScalarType dtype : dtypes)
@@ -263,72 +235,6 @@ TEST_F(DecodeOnGpu, RotatedTokensLieInTheCache) {
           EXPECT_TRUE(cached.keys.equal(keys));
         }
       }
-}
-
-at::Tensor attended_alone(const at::Tensor& q, const Cached& cached, size_t token, int64_t window, double scale) {
-  const auto of_slot = [&](const at::Tensor& all) {
-    return all.select(0, cached.slot[token]).to(at::kCPU).to(at::kDouble);
-  };
-  const int64_t length = cached.length[token];
-  const Visibility newest = make_visibility(length - 1, 1, window, {}, at::kCPU);
-  return causal_attention_reference(q, of_slot(cached.keys), of_slot(cached.values), newest, scale);
-}
-
-TEST_F(DecodeOnGpu, AttentionOverTheCacheEqualsTheReference) {
-  struct Heads {
-    int64_t all, kv;
-  };
-  for (const at::ScalarType dtype : dtypes)
-    for (const Heads heads : {Heads{1, 1}, {2, 1}, {6, 2}, {28, 4}, {8, 4}, {16, 4}, {10, 1}, {40, 2}})
-      for (const int64_t head_dim : {8, 24, 40, 64, 80, 128, 256})
-        for (const std::vector<int64_t>& lengths :
-             {std::vector<int64_t>{1, 2, 0, 33}, {64, 65, 0, 63}, {700, 31, 0, 2049}}) {
-          // Not every combination, for time's sake.
-          if (lengths[0] > 100 && (heads.all > 30 || head_dim < 64)) continue;
-          if (dtype != at::kFloat && heads.all != 28 && heads.all != 8) continue;
-          Cached cached(lengths, heads.kv, head_dim, dtype);
-          const at::Tensor qkv = draw({4, heads.all + 2 * heads.kv, head_dim}, dtype).cuda();
-          const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
-          const at::Tensor q = wide(qkv).narrow(1, 0, heads.all);
-          // What lies behind a sequence's tokens is not looked at.
-          for (size_t i = 0; i < 4; ++i)
-            if (cached.length[i] > 0)
-              for (const at::Tensor& part : {cached.keys, cached.values})
-                part[cached.slot[i]].narrow(0, lengths[i], cached.capacity - lengths[i]).fill_(std::nan(""));
-          for (const int64_t window : {0, 1, 5, 64, 100}) {
-            SCOPED_TRACE(std::to_string(heads.all) + "/" + std::to_string(heads.kv) + " heads of " +
-                         std::to_string(head_dim) + ", " + std::to_string(lengths[3]) + " keys, window " +
-                         std::to_string(window));
-            const at::Tensor out = decode_attention(qkv, heads.all, cached.tokens(), window, scale);
-            ASSERT_EQ(out.sizes(), (std::vector<int64_t>{4, heads.all * head_dim}));
-            EXPECT_EQ(out[2].abs().max().item<double>(), 0);
-            for (const int64_t token : {0, 1, 3})
-              EXPECT_LT(distance(out.narrow(0, token, 1), attended_alone(q.narrow(0, token, 1), cached,
-                                                                         static_cast<size_t>(token), window, scale)),
-                        tolerance(dtype))
-                  << "token " << token;
-          }
-        }
-}
-
-TEST_F(DecodeOnGpu, ATokensBitsDependOnItsSequenceAlone) {
-  const Cached cached({700, 31, 0, 2049}, 2, 128, at::kBFloat16);
-  const at::Tensor qkv = draw({4, 14 + 4, 128}, at::kBFloat16).cuda();
-  const at::Tensor together = decode_attention(qkv, 14, cached.tokens(), 0, 0.1);
-  for (const int64_t token : {0, 1, 3}) {
-    CachedTokens own = cached.tokens();
-    own.places = own.places.narrow(1, token, 1).contiguous();
-    EXPECT_TRUE(decode_attention(qkv.narrow(0, token, 1), 14, own, 0, 0.1).equal(together.narrow(0, token, 1)));
-  }
-}
-
-TEST_F(DecodeOnGpu, LargeScoresDoNotOverflow) {
-  const Cached cached({300, 1, 0, 90}, 1, 64, at::kFloat);
-  const at::Tensor qkv = draw({4, 3, 64}, at::kFloat).cuda() * 1000;
-  const at::Tensor out = decode_attention(qkv, 1, cached.tokens(), 0, 10);
-  EXPECT_TRUE(out.isfinite().all().item<bool>());
-  EXPECT_LT(distance(out.narrow(0, 0, 1), attended_alone(wide(qkv).narrow(0, 0, 1).narrow(1, 0, 1), cached, 0, 0, 10)),
-            1e-4);  // scores of 1e5 have an absolute error of 1e-2
 }
 
 TEST_F(DecodeOnGpu, GreedyChoicesAreTheArgmaxAndItsLogSoftmax) {

@@ -67,7 +67,9 @@ at::Tensor decode_attention(const at::Tensor& qkv, int64_t heads, const CachedTo
   // A file's window may be wider than any cache, and than the kernel counts.
   const bool is_cut = window > 0 && window < capacity;
   const int64_t seen = is_cut ? window : capacity;
-  const int32_t splits = kernels::decode_attention_splits(kv_heads, seen, chip_of(qkv.device()).processors);
+  const kernels::Element element = element_of(qkv);
+  const int major = chip_of(qkv.device()).major;
+  const int32_t splits = kernels::decode_attention_splits(kv_heads, seen);
   const at::Tensor partial =
       at::empty({kernels::decode_attention_scratch(tokens, heads, head_dim, splits)}, qkv.options().dtype(at::kFloat));
   at::Tensor out = at::empty({tokens, heads * head_dim}, qkv.options());
@@ -87,7 +89,8 @@ at::Tensor decode_attention(const at::Tensor& qkv, int64_t heads, const CachedTo
                                    .window = is_cut ? window : 0,
                                    .splits = splits,
                                    .scale = static_cast<float>(scale),
-                                   .element = element_of(qkv)},
+                                   .element = element,
+                                   .on_matrix_units = kernels::decode_attention_has_units(element, major)},
                                   stream_of(qkv)),
         "decode_attention");
   return out;
