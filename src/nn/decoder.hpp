@@ -9,6 +9,7 @@
 #include "nn/kv_cache.hpp"
 #include "ops/activation.hpp"
 #include "ops/causal_attention.hpp"
+#include "ops/decode.hpp"
 #include "ops/linear.hpp"
 #include "ops/rotary.hpp"
 
@@ -116,14 +117,19 @@ class Decoder {
   /// step by kernels. `input` int64 [3 + axes, n] on the GPU: ids, slots, lengths with the token (0: nobody's),
   /// positions.
   [[nodiscard]] at::Tensor step_on_device(const at::Tensor& input, const KvCache& cache) const;
+  /// Of positions int64 [axes, n] on the GPU: one a RotarySpec.
+  [[nodiscard]] std::vector<at::Tensor> turns(const at::Tensor& positions) const;
+  [[nodiscard]] ops::DecodeShape shape() const;
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   [[nodiscard]] at::Tensor add_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) const;
   [[nodiscard]] at::Tensor attend(at::Tensor hidden, const Batch& batch, size_t layer) const;
-  /// [tokens, heads * head_dim] of the packed product qkv [tokens, heads + 2 kv_heads, head_dim].
-  [[nodiscard]] at::Tensor attention_on_device(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
-  [[nodiscard]] at::Tensor rotate_and_attend(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
-  [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch,
-                                     size_t layer) const;
+  /// Rotation, cache and attention of the packed product qkv [tokens, heads + 2 kv_heads, head_dim], which is written
+  /// to: [tokens, heads * head_dim]. By our kernels, or where there are none.
+  [[nodiscard]] at::Tensor attention_by_kernels(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
+  [[nodiscard]] at::Tensor attention_by_ops(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
+  /// Of rotated q [tokens, heads, head_dim] over the cache, or over k and v [tokens, kv_heads, head_dim] without one.
+  [[nodiscard]] at::Tensor attend_runs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                       const Batch& batch, size_t layer) const;
   [[nodiscard]] at::Tensor mlp(at::Tensor hidden, const DecoderLayerWeights& weights) const;
 
   DecoderSpec spec_;
@@ -133,7 +139,8 @@ class Decoder {
     at::Tensor frequencies;
     at::Tensor axes;
   };
-  std::vector<Turn> turns_;  ///< RotarySpec on the weights' device
+  std::vector<Turn> turns_;   ///< RotarySpec on the weights' device
+  bool has_kernels_ = false;  ///< for what lies between the products of attention
 };
 
 }  // namespace oriel::nn
