@@ -19,11 +19,27 @@
 
 namespace oriel::nn {
 
+/// Of the packed tokens of all runs, those whose results are asked for.
+struct WantedTokens {
+  bool are_all = true;
+  int64_t count = 0;
+  int64_t first = 0;  ///< where they lie side by side
+  at::Tensor index;   ///< else: int64 [count], where they lie
+  ops::CausalRuns runs;
+
+  /// x [tokens, ...] -> [count, ...], aligned like any tensor, and without what is left out.
+  [[nodiscard]] at::Tensor of(const at::Tensor& x) const {
+    if (are_all) return x;
+    return index.defined() ? x.index_select(0, index) : x.narrow(0, first, count).clone();
+  }
+};
+
 /// What all layers of one forward share.
 struct Decoder::Batch {
   const KvCache* cache = nullptr;
   bool single_tokens = false;  ///< every run is one token: they are attended together
   ops::CausalRuns runs;        ///< else
+  WantedTokens wanted;         ///< what of them goes on behind the last layer's keys and values
   // By kernels:
   std::vector<at::Tensor> turns;  ///< one a RotarySpec, of ops::token_turns
   at::Tensor places;              ///< int64 [2, tokens] of ops::CachedTokens, where there is a cache
@@ -83,6 +99,29 @@ std::vector<ops::CausalRun> causal_runs(std::span<const DecoderRun> runs, const 
   return result;
 }
 
+/// All but the runs, which are `runs` cut down to the wanted queries.
+WantedTokens wanted_tokens(std::span<const DecoderRun> all, std::vector<ops::CausalRun>& runs, c10::Device device) {
+  WantedTokens wanted;
+  std::vector<int64_t> index;
+  std::vector<ops::CausalRun> kept;
+  for (size_t i = 0; i < all.size(); ++i) {
+    ops::CausalRun& run = runs[i];
+    const int64_t count = all[i].wanted.value_or(run.queries);
+    wanted.are_all = wanted.are_all && count == run.queries;
+    for (int64_t k = run.queries - count; k < run.queries; ++k) index.push_back(run.query_begin + k);
+    run.query_begin = wanted.count;
+    run.queries = count;
+    wanted.count += count;
+    if (count > 0) kept.push_back(std::move(run));
+  }
+  runs = std::move(kept);
+  if (index.empty()) return wanted;
+  wanted.first = index.front();
+  const bool side_by_side = index.back() - index.front() == wanted.count - 1;
+  if (!wanted.are_all && !side_by_side) wanted.index = to_tensor(index, device);
+  return wanted;
+}
+
 }  // namespace
 
 Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
@@ -109,11 +148,12 @@ at::Tensor Decoder::forward(at::Tensor rows, const at::Tensor& positions, std::s
   return layers(std::move(rows), make_batch(positions, runs, cache));
 }
 
-/// hidden [tokens, width]
+/// hidden [tokens, width] -> [wanted tokens, width]
 at::Tensor Decoder::layers(at::Tensor hidden, const Batch& batch) const {
   for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
     // Statements of their own, so that what one half was given and needed is gone before the other begins.
     hidden = attend(std::move(hidden), batch, layer);
+    if (hidden.size(0) == 0) break;
     hidden = mlp(std::move(hidden), weights_.layers[layer]);
   }
   return hidden;
@@ -171,12 +211,14 @@ Decoder::Batch Decoder::make_batch(const at::Tensor& positions, std::span<const 
   Batch batch;
   batch.cache = cache;
   const auto is_one = [](const DecoderRun& run) { return run.tokens == 1; };
-  batch.single_tokens = cache != nullptr && std::all_of(runs.begin(), runs.end(), is_one);
-  if (!batch.single_tokens) {
-    std::vector<int64_t> windows;
-    for (const DecoderLayerSpec& layer : spec_.layers) windows.push_back(layer.window);
-    batch.runs = ops::make_causal_runs(causal_runs(runs, cache), windows, shape(), dtype, device);
-  }
+  batch.single_tokens = !has_kernels_ && cache != nullptr && std::all_of(runs.begin(), runs.end(), is_one);
+  std::vector<ops::CausalRun> attended = causal_runs(runs, cache);
+  std::vector<int64_t> windows;
+  for (const DecoderLayerSpec& layer : spec_.layers) windows.push_back(layer.window);
+  if (!batch.single_tokens) batch.runs = ops::make_causal_runs(attended, windows, shape(), dtype, device);
+  batch.wanted = wanted_tokens(runs, attended, device);
+  if (!batch.single_tokens && !batch.wanted.are_all && batch.wanted.count > 0)
+    batch.wanted.runs = ops::make_causal_runs(std::move(attended), std::span(windows).last(1), shape(), dtype, device);
   if (has_kernels_) {
     const at::Tensor input = ops::upload(at::cat({places_of(runs), positions}), device);
     if (cache != nullptr) batch.places = input.narrow(0, 0, 2);
@@ -212,8 +254,12 @@ at::Tensor Decoder::attend(at::Tensor hidden, const Batch& batch, size_t layer) 
   const DecoderLayerWeights& weights = weights_.layers[layer];
   const at::Tensor qkv = weights.qkv(norm(hidden, weights.attention_norm))
                              .view({hidden.size(0), spec_.heads + 2 * spec_.kv_heads, spec_.head_dim});
-  const at::Tensor attended =
-      has_kernels_ ? attention_by_kernels(qkv, batch, layer) : attention_by_ops(qkv, batch, layer);
+  at::Tensor attended = has_kernels_ ? attention_by_kernels(qkv, batch, layer) : attention_by_ops(qkv, batch, layer);
+  if (layer + 1 == weights_.layers.size()) {
+    hidden = batch.wanted.of(hidden);
+    if (hidden.size(0) == 0) return hidden;
+    if (batch.single_tokens) attended = batch.wanted.of(attended);
+  }
   if (!spec_.sandwich_norms) return weights.proj.add_to(hidden, attended);
   return add_norm(hidden, weights.proj(attended), weights.attention_out_norm);
 }
@@ -269,10 +315,14 @@ at::Tensor Decoder::attention_by_ops(const at::Tensor& qkv, const Batch& batch, 
 
 at::Tensor Decoder::attend_runs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch,
                                 size_t layer) const {
+  const bool is_cut = layer + 1 == weights_.layers.size() && !batch.wanted.are_all;
+  if (is_cut && batch.wanted.count == 0) return {};
+  const at::Tensor queries = is_cut ? batch.wanted.of(q) : q;
+  const ops::CausalRuns& runs = is_cut ? batch.wanted.runs : batch.runs;
   const int64_t window = spec_.layers[layer].window;
-  if (batch.cache == nullptr) return ops::causal_attention(q, k, v, batch.runs, window, spec_.attention_scale);
+  if (batch.cache == nullptr) return ops::causal_attention(queries, k, v, runs, window, spec_.attention_scale);
   const LayerCache cache = batch.cache->layer(static_cast<int64_t>(layer));
-  return ops::causal_attention(q, cache.keys.flatten(0, 1), cache.values.flatten(0, 1), batch.runs, window,
+  return ops::causal_attention(queries, cache.keys.flatten(0, 1), cache.values.flatten(0, 1), runs, window,
                                spec_.attention_scale);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -81,6 +82,8 @@ struct DecoderRun {
   int64_t begin = 0;  ///< index of the first in its sequence
   int64_t tokens = 0;
   std::vector<TokenRange> blocks;  ///< of the sequence; none may be cut by the end of the run
+  /// How many of the last tokens have their results asked for; unset: all. Of the others only keys and values are made.
+  std::optional<int64_t> wanted = {};
 };
 
 /// A decoder with its weights. Immutable: its methods are safe from many threads, caches are not.
@@ -91,8 +94,8 @@ class Decoder {
   /// ids int64 [n] of the vocabulary -> the rows that the first layer reads, [n, width].
   [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;
   /// rows [tokens of all runs, width] and positions int64 [axes, the same], packed in the order of the runs -> what the
-  /// last layer makes of them, [tokens, width]. Reads and writes the runs' slots of `cache`; without one, every run is
-  /// a whole sequence.
+  /// last layer makes of those that are wanted, [wanted tokens, width]. Reads and writes the runs' slots of `cache`;
+  /// without one, every run is a whole sequence.
   [[nodiscard]] at::Tensor forward(at::Tensor rows, const at::Tensor& positions, std::span<const DecoderRun> runs,
                                    const KvCache* cache) const;
   /// hidden [n, width] of forward -> float32 [n, vocabulary].
@@ -127,7 +130,8 @@ class Decoder {
   /// to: [tokens, heads * head_dim]. By our kernels, or where there are none.
   [[nodiscard]] at::Tensor attention_by_kernels(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
   [[nodiscard]] at::Tensor attention_by_ops(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
-  /// Of rotated q [tokens, heads, head_dim] over the cache, or over k and v [tokens, kv_heads, head_dim] without one.
+  /// Of rotated q [tokens, heads, head_dim] over the cache, or over k and v [tokens, kv_heads, head_dim] without one;
+  /// in the last layer, of the wanted tokens alone.
   [[nodiscard]] at::Tensor attend_runs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                        const Batch& batch, size_t layer) const;
   [[nodiscard]] at::Tensor mlp(at::Tensor hidden, const DecoderLayerWeights& weights) const;

@@ -7,8 +7,10 @@
 #include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -127,7 +129,8 @@ TEST_F(PrefillOnGpu, AttentionOfRunsEqualsTheDefinition) {
                                      {6, 3, 8},
                                      {28, 4, 128}})
       for (const auto& sizes : calls) {
-        const int64_t capacity = 3003;
+        int64_t capacity = 3;
+        for (const auto& [queries, keys] : sizes) capacity = std::max(capacity, keys + 3);
         if (sizes[0].first > 1000 && (shape.heads > 8 || shape.head_dim != 128)) continue;  // for time's sake
         const std::vector<CausalRun> runs = runs_of(sizes, capacity);
         const Packed packed(shape, runs.back().query_begin + runs.back().queries,
@@ -241,13 +244,15 @@ struct Model {
   }
 };
 
-/// Logits of two sequences of 150 and 90 tokens, read in chunks side by side; of one chunk each: whole.
+/// Logits of two sequences of 150 and 90 tokens, read in chunks side by side; of one chunk each: whole. With `wanted`,
+/// of so many last tokens of the last chunk of each.
 at::Tensor read(const nn::Decoder& decoder, const std::vector<std::vector<int64_t>>& chunks, bool with_cache,
-                const std::vector<TokenRange>& blocks) {
+                const std::vector<TokenRange>& blocks, std::optional<int64_t> wanted = {}) {
   const c10::Device device = decoder.embeddings().device();
   const nn::KvCache cache(decoder.cache_shape(3, 160), decoder.embeddings().scalar_type(), device);
   std::vector<at::Tensor> results[2];
   int64_t done[2] = {0, 0};
+  const int64_t lengths[2] = {150, 90};
   for (const std::vector<int64_t>& chunk : chunks) {
     std::vector<nn::DecoderRun> runs;
     std::vector<at::Tensor> ids, positions;
@@ -257,13 +262,17 @@ at::Tensor read(const nn::Decoder& decoder, const std::vector<std::vector<int64_
       positions.push_back(at::arange(done[i], done[i] + chunk[i], at::kLong).unsqueeze(0));
       ids.push_back((positions.back()[0].square() * 7 + static_cast<int64_t>(i)).remainder(50));
       done[i] += chunk[i];
+      if (wanted) runs.back().wanted = done[i] == lengths[i] ? *wanted : 0;
     }
-    const at::Tensor logits = decoder.logits(
-        decoder.forward(decoder.embed(at::cat(ids)), at::cat(positions, 1), runs, with_cache ? &cache : nullptr));
+    const at::Tensor hidden =
+        decoder.forward(decoder.embed(at::cat(ids)), at::cat(positions, 1), runs, with_cache ? &cache : nullptr);
+    if (hidden.size(0) == 0) continue;
+    const at::Tensor logits = decoder.logits(hidden);
     int64_t begin = 0;
     for (const nn::DecoderRun& run : runs) {
-      results[run.slot == 2 ? 0 : 1].push_back(logits.narrow(0, begin, run.tokens));
-      begin += run.tokens;
+      const int64_t count = run.wanted.value_or(run.tokens);
+      results[run.slot == 2 ? 0 : 1].push_back(logits.narrow(0, begin, count));
+      begin += count;
     }
   }
   return at::cat({at::cat(results[0]), at::cat(results[1])}).cpu();
@@ -289,6 +298,9 @@ TEST_F(PrefillOnGpu, DecodersReadPromptsAsOnTheCpu) {
         EXPECT_LT(distance(read(decoder, whole, false, blocks), truth), allowed) << "without a cache";
         EXPECT_LT(distance(read(decoder, whole, true, blocks), truth), allowed) << "whole";
         EXPECT_LT(distance(read(decoder, chunked, true, blocks), truth), allowed) << "chunked";
+        const at::Tensor last = at::cat({truth.narrow(0, 149, 1), truth.narrow(0, 239, 1)});
+        EXPECT_LT(distance(read(decoder, whole, false, blocks, 1), last), allowed) << "the last without a cache";
+        EXPECT_LT(distance(read(decoder, chunked, true, blocks, 1), last), allowed) << "the last, chunked";
       }
 }
 
