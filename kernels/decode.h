@@ -66,15 +66,17 @@ struct TokenTurnsParams {
 cudaError_t token_turns(const TokenTurnsParams& params, cudaStream_t stream);
 
 /// Of each token's packed q, k and v: norms the heads of q and k where weights for that are given, turns them with cos
-/// and sin rounded to the element and every step rounded, leaves q where it was and puts k and v into the cache.
+/// and sin rounded to the element and every step rounded, leaves q where it was and puts k and v into the cache;
+/// without a cache, leaves k where it was, too, and v alone. Tokens of a prompt as well as of a step, up to 2^30 heads
+/// in all.
 struct RotateAndStoreParams {
   void* qkv = nullptr;               ///< [tokens, heads + 2 * kv_heads, head_dim]
   const float* turns = nullptr;      ///< [tokens, head_dim]: cos of the head_dim / 2 angles, then sin
   const void* query_norm = nullptr;  ///< [head_dim], or null
   const void* key_norm = nullptr;    ///< the same
-  void* keys = nullptr;              ///< [slots, capacity, kv_heads, head_dim]
+  void* keys = nullptr;              ///< [slots, capacity, kv_heads, head_dim], or null
   void* values = nullptr;            ///< the same
-  const int64_t* slots = nullptr;
+  const int64_t* slots = nullptr;    ///< with a cache
   const int64_t* lengths = nullptr;
   int64_t tokens = 0;
   int64_t heads = 0;

@@ -1,7 +1,8 @@
 // RMSNorm of wide rows, by itself or added to a residual.
 //
-// A block of 16 warps holds a row in registers, 8 values a thread and piece, so that the row is read once however wide
-// it is, and a single one does not take long; the warps' sums of squares meet in shared memory.
+// A block of up to 16 warps holds a row in registers, 8 values a thread and piece, so that the row is read once however
+// wide it is, and a single one does not take long; the warps' sums of squares meet in shared memory. The fewer pieces a
+// row has, the fewer registers a thread, and the more rows a multiprocessor has under way.
 #include "decode.h"
 #include "element.cuh"
 #include "launch.cuh"
@@ -10,8 +11,8 @@
 namespace oriel::kernels {
 namespace {
 
-constexpr int threads = 512;
-constexpr int piece = 8;  // values
+constexpr int threads = 512;  // at most: rows of one piece take no more than they need
+constexpr int piece = 8;      // values
 constexpr int most_pieces = static_cast<int>(WideNormParams::most_width) / (threads * piece);
 
 template <typename T>
@@ -33,11 +34,12 @@ __device__ float sum_over_block(float x) {
   __syncthreads();
   float total = 0;
 #pragma unroll
-  for (int i = 0; i < threads / warp; ++i) total += sums[i];
+  for (int i = 0; i < threads / warp; ++i)
+    if (i * warp < static_cast<int>(blockDim.x)) total += sums[i];
   return total;
 }
 
-template <typename T>
+template <typename T, int pieces>
 __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
   const auto width = static_cast<int>(p.width);
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * p.width;
@@ -46,10 +48,10 @@ __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
   let_next_kernel_begin();
   wait_for_kernels_before();
 
-  float values[most_pieces][piece];
+  float values[pieces][piece];
   float sum = 0;
 #pragma unroll
-  for (int k = 0; k < most_pieces; ++k) {
+  for (int k = 0; k < pieces; ++k) {
     const int at = (k * threads + threadIdx.x) * piece;
     if (at >= width) break;
     load_wide(x + at, values[k]);
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
   }
   const float factor = rsqrtf(sum_over_block(sum) / static_cast<float>(width) + p.eps);
 #pragma unroll
-  for (int k = 0; k < most_pieces; ++k) {
+  for (int k = 0; k < pieces; ++k) {
     const int at = (k * threads + threadIdx.x) * piece;
     if (at >= width) break;
     float weight[piece];
@@ -76,6 +78,14 @@ __global__ void __launch_bounds__(threads) norm_kernel(const WideNormParams p) {
   }
 }
 
+template <typename T, int pieces>
+cudaError_t launch(const WideNormParams& p, cudaStream_t stream) {
+  const int64_t needed = divide_up(p.width / piece, warp) * warp;
+  const Grid grid{dim3(static_cast<unsigned>(p.rows)),
+                  dim3(static_cast<unsigned>(needed < threads ? needed : threads))};
+  return launch_overlapping(norm_kernel<T, pieces>, grid, stream, p);
+}
+
 }  // namespace
 
 cudaError_t rms_norm_wide(const WideNormParams& p, cudaStream_t stream) {
@@ -85,8 +95,10 @@ cudaError_t rms_norm_wide(const WideNormParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   if (p.rows == 0) return cudaSuccess;
   return dispatch(p.element, [&](auto* type) {
-    const Grid grid{dim3(static_cast<unsigned>(p.rows)), dim3(threads)};
-    return launch_overlapping(norm_kernel<std::remove_pointer_t<decltype(type)>>, grid, stream, p);
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (p.width <= threads * piece) return launch<T, 1>(p, stream);
+    if (p.width <= 2 * threads * piece) return launch<T, 2>(p, stream);
+    return launch<T, most_pieces>(p, stream);
   });
 }
 

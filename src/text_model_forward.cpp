@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/error.hpp"
@@ -49,20 +50,9 @@ bool is_new_token(const Run& run) {
   return !run.rows.defined() && run.tokens() == 1 && run.ids.size() == 1 && run.logits == Logits::last;
 }
 
-/// Of the packed hidden states, those that get logits.
-at::Tensor wanted_rows(const at::Tensor& hidden, std::span<const Run> runs) {
-  std::vector<at::Tensor> parts;
-  int64_t begin = 0;
-  int64_t wanted = 0;
-  for (const Run& run : runs) {
-    const int64_t tokens = run.tokens();
-    const int64_t count = run.logits == Logits::all ? tokens : run.logits == Logits::last ? 1 : 0;
-    if (count > 0) parts.push_back(hidden.narrow(0, begin + tokens - count, count));
-    begin += tokens;
-    wanted += count;
-  }
-  if (parts.empty()) return {};
-  return wanted == begin ? hidden : join(parts, 0);
+std::optional<int64_t> wanted(Logits logits) {
+  if (logits == Logits::all) return std::nullopt;
+  return logits == Logits::last ? 1 : 0;
 }
 
 }  // namespace
@@ -83,7 +73,11 @@ at::Tensor TextModel::Impl::forward(std::span<const Run> runs, nn::KvCache& cach
     std::vector<nn::DecoderRun> shapes;
     for (const Run& run : runs) {
       positions.push_back(run.positions);
-      shapes.push_back({.slot = run.slot, .begin = run.begin, .tokens = run.tokens(), .blocks = run.blocks});
+      shapes.push_back({.slot = run.slot,
+                        .begin = run.begin,
+                        .tokens = run.tokens(),
+                        .blocks = run.blocks,
+                        .wanted = wanted(run.logits)});
     }
     if (std::ranges::all_of(runs, is_new_token)) {
       std::vector<int64_t> ids;
@@ -91,8 +85,7 @@ at::Tensor TextModel::Impl::forward(std::span<const Run> runs, nn::KvCache& cach
       return decoder->step(ids, join(positions, 1), shapes, cache);
     }
     const at::Tensor hidden = decoder->forward(packed_rows(runs, *decoder), join(positions, 1), shapes, &cache);
-    const at::Tensor wanted = wanted_rows(hidden, runs);
-    return wanted.defined() ? decoder->logits(wanted) : at::Tensor();
+    return hidden.size(0) > 0 ? decoder->logits(hidden) : at::Tensor();
   });
 }
 

@@ -3,12 +3,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "nn/kv_cache.hpp"
 #include "ops/activation.hpp"
 #include "ops/causal_attention.hpp"
+#include "ops/decode.hpp"
 #include "ops/linear.hpp"
 #include "ops/rotary.hpp"
 
@@ -80,6 +82,8 @@ struct DecoderRun {
   int64_t begin = 0;  ///< index of the first in its sequence
   int64_t tokens = 0;
   std::vector<TokenRange> blocks;  ///< of the sequence; none may be cut by the end of the run
+  /// How many of the last tokens have their results asked for; unset: all. Of the others only keys and values are made.
+  std::optional<int64_t> wanted = {};
 };
 
 /// A decoder with its weights. Immutable: its methods are safe from many threads, caches are not.
@@ -90,8 +94,8 @@ class Decoder {
   /// ids int64 [n] of the vocabulary -> the rows that the first layer reads, [n, width].
   [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;
   /// rows [tokens of all runs, width] and positions int64 [axes, the same], packed in the order of the runs -> what the
-  /// last layer makes of them, [tokens, width]. Reads and writes the runs' slots of `cache`; without one, every run is
-  /// a whole sequence.
+  /// last layer makes of those that are wanted, [wanted tokens, width]. Reads and writes the runs' slots of `cache`;
+  /// without one, every run is a whole sequence.
   [[nodiscard]] at::Tensor forward(at::Tensor rows, const at::Tensor& positions, std::span<const DecoderRun> runs,
                                    const KvCache* cache) const;
   /// hidden [n, width] of forward -> float32 [n, vocabulary].
@@ -116,14 +120,20 @@ class Decoder {
   /// step by kernels. `input` int64 [3 + axes, n] on the GPU: ids, slots, lengths with the token (0: nobody's),
   /// positions.
   [[nodiscard]] at::Tensor step_on_device(const at::Tensor& input, const KvCache& cache) const;
+  /// Of positions int64 [axes, n] on the GPU: one a RotarySpec.
+  [[nodiscard]] std::vector<at::Tensor> turns(const at::Tensor& positions) const;
+  [[nodiscard]] ops::DecodeShape shape() const;
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   [[nodiscard]] at::Tensor add_norm(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) const;
   [[nodiscard]] at::Tensor attend(at::Tensor hidden, const Batch& batch, size_t layer) const;
-  /// [tokens, heads * head_dim] of the packed product qkv [tokens, heads + 2 kv_heads, head_dim].
-  [[nodiscard]] at::Tensor attention_on_device(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
-  [[nodiscard]] at::Tensor rotate_and_attend(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
-  [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch,
-                                     size_t layer) const;
+  /// Rotation, cache and attention of the packed product qkv [tokens, heads + 2 kv_heads, head_dim], which is written
+  /// to: [tokens, heads * head_dim]. By our kernels, or where there are none.
+  [[nodiscard]] at::Tensor attention_by_kernels(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
+  [[nodiscard]] at::Tensor attention_by_ops(const at::Tensor& qkv, const Batch& batch, size_t layer) const;
+  /// Of rotated q [tokens, heads, head_dim] over the cache, or over k and v [tokens, kv_heads, head_dim] without one;
+  /// in the last layer, of the wanted tokens alone.
+  [[nodiscard]] at::Tensor attend_runs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                       const Batch& batch, size_t layer) const;
   [[nodiscard]] at::Tensor mlp(at::Tensor hidden, const DecoderLayerWeights& weights) const;
 
   DecoderSpec spec_;
@@ -133,7 +143,8 @@ class Decoder {
     at::Tensor frequencies;
     at::Tensor axes;
   };
-  std::vector<Turn> turns_;  ///< RotarySpec on the weights' device
+  std::vector<Turn> turns_;   ///< RotarySpec on the weights' device
+  bool has_kernels_ = false;  ///< for what lies between the products of attention
 };
 
 }  // namespace oriel::nn

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "ops/device.hpp"
 
 namespace oriel::ops {
 namespace {
@@ -111,7 +112,7 @@ Visibility make_visibility(int64_t begin, int64_t tokens, int64_t window, std::s
       begins[i] = result.keys[static_cast<size_t>(i)].begin;
       begins[tokens + i] = result.keys[static_cast<size_t>(i)].end;
     }
-    result.bounds = bounds.to(device);
+    result.bounds = upload(bounds, device);
   }
   return result;
 }
@@ -159,7 +160,7 @@ SlotQueries make_slot_queries(std::vector<int64_t> slots, std::vector<int64_t> l
     at::Tensor places = at::empty({2, count}, at::kLong);
     std::copy(result.slots.begin(), result.slots.end(), places.mutable_data_ptr<int64_t>());
     std::copy(result.lengths.begin(), result.lengths.end(), places.mutable_data_ptr<int64_t>() + count);
-    result.places = places.to(device);
+    result.places = upload(places, device);
   }
   return result;
 }

@@ -1,7 +1,7 @@
 #pragma once
 // What a decoder's step needs besides its products and norms: one new token each of several sequences, with everything
-// that changes from step to step on the GPU, so that one CUDA graph serves all steps. On the CPU, and for shapes
-// without kernels, the decoder puts the same together from other ops.
+// that changes from step to step on the GPU, so that one CUDA graph serves all steps. Prompts take the first two of the
+// functions likewise. On the CPU, and for shapes without kernels, the decoder puts the same together from other ops.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -29,7 +29,8 @@ struct HeadNorms {
 };
 
 /// One layer's cache [slots, capacity, kv_heads, head_dim], and whose the tokens are: `places` int64 [2, tokens] holds
-/// the slot of each and its sequence's length with it, or a length of 0 for nobody's. None of it is checked.
+/// the slot of each and its sequence's length with it, or a length of 0 for nobody's. None of it is checked. Undefined
+/// where there is no cache.
 struct CachedTokens {
   at::Tensor keys;
   at::Tensor values;
@@ -37,7 +38,7 @@ struct CachedTokens {
 };
 
 /// qkv [tokens, heads + 2 kv_heads, head_dim]: norms and turns q where it lies (RotaryPrecision::working), and puts k,
-/// likewise, and v into the cache.
+/// likewise, and v into the cache; without one, k and v stay where they lie, too.
 void rotate_and_store(const at::Tensor& qkv, const at::Tensor& turns, const HeadNorms& norms, int64_t heads,
                       const CachedTokens& cached);
 

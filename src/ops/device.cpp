@@ -83,6 +83,11 @@ void wait_for(void* stream, c10::Device device) {
   current_stream(device).synchronize();
 }
 
+at::Tensor upload(const at::Tensor& x, c10::Device device) {
+  if (x.device() == device) return x;
+  return x.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
 
 }  // namespace oriel::ops

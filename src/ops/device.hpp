@@ -1,4 +1,5 @@
 #pragma once
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/Stream.h>
 #include <c10/core/StreamGuard.h>
@@ -16,6 +17,10 @@ namespace oriel::ops {
 
 /// libtorch's current stream of this thread on a GPU, or its stand-in on the CPU.
 [[nodiscard]] c10::Stream current_stream(c10::Device device);
+
+/// x on `device`: itself if it is there. From the CPU to a GPU it is copied behind what is enqueued there, out of
+/// pinned memory, so that the host goes on meanwhile.
+[[nodiscard]] at::Tensor upload(const at::Tensor& x, c10::Device device);
 
 /// While it lives, a cudaStream_t of the caller's is libtorch's current stream of this thread; null changes nothing.
 /// Throws invalid_argument for a stream of another GPU, for cudaStreamPerThread, and for any stream where `device` is

@@ -67,7 +67,9 @@ Model plain_model() {
   spec.layers.resize(3);
   Random random(7);
   spec.rotaries = {{.frequencies = random.normal({4}, 0.5, 1), .axes = {}}};
-  const auto weight = [&](int64_t out, int64_t in) { return random.normal({out, in}, 1.3 / std::sqrt(static_cast<double>(in))); };
+  const auto weight = [&](int64_t out, int64_t in) {
+    return random.normal({out, in}, 1.3 / std::sqrt(static_cast<double>(in)));
+  };
   model.embeddings = random.normal({13, 20});
   model.norm = random.normal({20}, 0.2, 1);
   model.head = weight(13, 20);
@@ -268,6 +270,47 @@ TEST(Decoder, RunsOfSeveralSequencesThroughTheCacheEqualTheFormulas) {
     for (size_t i = 0; i < 3; ++i) {
       EXPECT_EQ(done[i], static_cast<int64_t>(sequences[i].ids.size()));
       EXPECT_LE(relative_error(doubles(at::cat(parts[i])), truth(model, sequences[i])), tolerance) << "sequence " << i;
+    }
+  }
+}
+
+// What is not wanted still leaves its keys and values in every layer.
+TEST(Decoder, OnlyWantedTokensAreComputedToTheEnd) {
+  for (const Model& model : {plain_model(), sandwich_model()}) {
+    const Decoder decoder = model.build();
+    std::vector<Sequence> sequences{sequence_of(model, 11, 1), sequence_of(model, 9, 2), sequence_of(model, 7, 3)};
+    sequences[0].blocks = {{2, 9}};
+    std::vector<std::vector<double>> truths;
+    for (const Sequence& sequence : sequences) truths.push_back(truth(model, sequence));
+    using Wanted = std::vector<std::optional<int64_t>>;
+    for (const Wanted& wanted : {Wanted{1, 1, 1}, {0, 3, 0}, {std::nullopt, 0, 2}, {0, 0, 0}, {1, 4, std::nullopt}}) {
+      const KvCache cache(decoder.cache_shape(3, 12), at::kFloat, at::kCPU);
+      // All but the last token of each, then those, of which the second is not asked for.
+      std::vector<at::Tensor> rows, positions, last_rows, last_positions;
+      std::vector<DecoderRun> runs, last;
+      std::vector<double> expected, expected_last;
+      for (size_t i = 0; i < 3; ++i) {
+        const auto slot = static_cast<int64_t>(i);
+        const auto tokens = static_cast<int64_t>(sequences[i].ids.size()) - 1;
+        const at::Tensor all = decoder.embed(at::tensor(sequences[i].ids, at::kLong));
+        rows.push_back(all.narrow(0, 0, tokens));
+        positions.push_back(sequences[i].positions.narrow(1, 0, tokens));
+        runs.push_back({slot, 0, tokens, sequences[i].blocks, wanted[i]});
+        last_rows.push_back(all.narrow(0, tokens, 1));
+        last_positions.push_back(sequences[i].positions.narrow(1, tokens, 1));
+        last.push_back({slot, tokens, 1, {}, i == 1 ? 0 : 1});
+        const int64_t count = wanted[i].value_or(tokens);
+        const auto at = [&](int64_t token) { return truths[i].begin() + token * 13; };
+        expected.insert(expected.end(), at(tokens - count), at(tokens));
+        if (i != 1) expected_last.insert(expected_last.end(), at(tokens), at(tokens + 1));
+      }
+      const at::Tensor hidden = decoder.forward(at::cat(rows), at::cat(positions, 1), runs, &cache);
+      ASSERT_EQ(hidden.sizes(), (std::vector{static_cast<int64_t>(expected.size()) / 13, model.spec.width}));
+      if (!expected.empty()) {
+        EXPECT_LE(relative_error(doubles(decoder.logits(hidden)), expected), tolerance);
+      }
+      const at::Tensor next = decoder.forward(at::cat(last_rows), at::cat(last_positions, 1), last, &cache);
+      EXPECT_LE(relative_error(doubles(decoder.logits(next)), expected_last), tolerance);
     }
   }
 }

@@ -9,6 +9,7 @@ namespace oriel::ops::cuda {
 namespace {
 
 const void* data_or_null(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
+void* room_or_null(const at::Tensor& x) { return x.defined() ? x.mutable_data_ptr() : nullptr; }
 const int64_t* slots_of(const CachedTokens& cached) { return cached.places.const_data_ptr<int64_t>(); }
 const int64_t* lengths_of(const CachedTokens& cached) { return slots_of(cached) + cached.places.stride(0); }
 
@@ -38,19 +39,20 @@ at::Tensor token_turns(const at::Tensor& positions, const at::Tensor& frequencie
 
 void rotate_and_store(const at::Tensor& qkv, const at::Tensor& turns, const HeadNorms& norms, int64_t heads,
                       const CachedTokens& cached) {
+  const bool has_cache = cached.keys.defined();
   check(kernels::rotate_and_store({.qkv = qkv.mutable_data_ptr(),
                                    .turns = turns.const_data_ptr<float>(),
                                    .query_norm = data_or_null(norms.query),
                                    .key_norm = data_or_null(norms.key),
-                                   .keys = cached.keys.mutable_data_ptr(),
-                                   .values = cached.values.mutable_data_ptr(),
-                                   .slots = slots_of(cached),
-                                   .lengths = lengths_of(cached),
+                                   .keys = room_or_null(cached.keys),
+                                   .values = room_or_null(cached.values),
+                                   .slots = has_cache ? slots_of(cached) : nullptr,
+                                   .lengths = has_cache ? lengths_of(cached) : nullptr,
                                    .tokens = qkv.size(0),
                                    .heads = heads,
-                                   .kv_heads = cached.keys.size(2),
-                                   .head_dim = cached.keys.size(3),
-                                   .capacity = cached.keys.size(1),
+                                   .kv_heads = (qkv.size(1) - heads) / 2,
+                                   .head_dim = qkv.size(2),
+                                   .capacity = has_cache ? cached.keys.size(1) : 0,
                                    .eps = static_cast<float>(norms.eps),
                                    .weight_plus_one = norms.is_offset,
                                    .element = element_of(qkv)},
