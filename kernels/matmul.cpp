@@ -279,19 +279,23 @@ int Matmul::time(const MatmulParams& p, const std::vector<cublasLtMatmulAlgo_t>&
   return best < 0 ? fastest : tried[best];
 }
 
+std::optional<bool> Matmul::was_faster(MatmulShape shape) {
+  shape.rows = bucket(shape.rows);
+  const std::lock_guard lock(mutex_);
+  if (const auto found = ways_.find(shape); found != ways_.end()) return found->second == first_way;
+  const auto adopted = adopted_.find(shape);
+  if (adopted == adopted_.end()) return std::nullopt;
+  const int64_t way = adopted->second.settings[0];
+  if (way != first_way && way != second_way) return std::nullopt;
+  ways_[shape] = way;
+  return way == first_way;
+}
+
 bool Matmul::is_faster(const MatmulTwoWays& choice, cudaStream_t stream) {
+  if (const std::optional<bool> known = was_faster(choice.shape)) return *known;
+  if (is_capturing(stream)) return choice.otherwise;
   MatmulShape shape = choice.shape;
   shape.rows = bucket(shape.rows);
-  {
-    const std::lock_guard lock(mutex_);
-    if (const auto found = ways_.find(shape); found != ways_.end()) return found->second == first_way;
-    if (const auto adopted = adopted_.find(shape); adopted != adopted_.end())
-      if (const int64_t way = adopted->second.settings[0]; way == first_way || way == second_way) {
-        ways_[shape] = way;
-        return way == first_way;
-      }
-  }
-  if (is_capturing(stream)) return choice.otherwise;
   const int64_t bytes = shape.in * choice.weight_rows * (shape.element == static_cast<int>(Element::float32) ? 4 : 2);
   const int fastest = fastest_of(time_as_in_tower({choice.first, choice.second}, choice.weight, bytes, stream));
   const bool first = fastest < 0 ? choice.otherwise : fastest == 0;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -85,6 +86,8 @@ class Matmul {
 
   /// Whether the first way is the faster one: timed once a shape, as algorithms are.
   bool is_faster(const MatmulTwoWays& choice, cudaStream_t stream);
+  /// What is_faster said of a shape, with the rows as they are, or was told by adopt; nothing if it would have to time.
+  [[nodiscard]] std::optional<bool> was_faster(MatmulShape shape);
 
   /// What was chosen so far.
   [[nodiscard]] std::vector<MatmulChoice> choices() const;

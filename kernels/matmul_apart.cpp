@@ -3,6 +3,19 @@
 #include "kernels.h"
 
 namespace oriel::kernels {
+namespace {
+
+/// What the choice between the two is remembered by.
+MatmulShape shape_of(const MatmulSm90Params& p) {
+  return {.rows = p.rows,
+          .in = p.in,
+          .out = p.out,
+          .x_stride = p.x_stride,
+          .element = static_cast<int32_t>(p.element),
+          .epilogue = (p.bias != nullptr ? 1 : 0) | 16 | (p.gated ? 32 : 0)};
+}
+
+}  // namespace
 
 cudaError_t matmul_apart(Matmul& products, const MatmulSm90Params& p, const MatmulApartRoom& room,
                          cudaStream_t stream) {
@@ -26,12 +39,7 @@ cudaError_t matmul_apart(Matmul& products, const MatmulSm90Params& p, const Matm
 bool matmul_sm90_is_faster(Matmul& products, const MatmulSm90Params& p, const MatmulApartRoom& room, int processors,
                            cudaStream_t stream) {
   MatmulTwoWays choice;
-  choice.shape = {.rows = p.rows,
-                  .in = p.in,
-                  .out = p.out,
-                  .x_stride = p.x_stride,
-                  .element = static_cast<int32_t>(p.element),
-                  .epilogue = (p.bias != nullptr ? 1 : 0) | 16 | (p.gated ? 32 : 0)};
+  choice.shape = shape_of(p);
   choice.first = [&](const void* weight, cudaStream_t on) {
     MatmulSm90Params inside = p;
     inside.weight = weight;
@@ -46,6 +54,10 @@ bool matmul_sm90_is_faster(Matmul& products, const MatmulSm90Params& p, const Ma
   choice.weight_rows = p.gated ? 2 * p.out : p.out;
   choice.otherwise = matmul_sm90_pays(p, processors);
   return products.is_faster(choice, stream);
+}
+
+std::optional<bool> matmul_sm90_was_faster(Matmul& products, const MatmulSm90Params& p) {
+  return products.was_faster(shape_of(p));
 }
 
 }  // namespace oriel::kernels

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "matmul.h"
 #include "matmul_sm90.h"
@@ -24,5 +25,7 @@ cudaError_t matmul_apart(Matmul& products, const MatmulSm90Params& params, const
 /// here.
 bool matmul_sm90_is_faster(Matmul& products, const MatmulSm90Params& params, const MatmulApartRoom& room,
                            int processors, cudaStream_t stream);
+/// What `products` remembers of that; nothing if it would have to be timed. Needs no y.
+std::optional<bool> matmul_sm90_was_faster(Matmul& products, const MatmulSm90Params& params);
 
 }  // namespace oriel::kernels

@@ -2,6 +2,11 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <array>
+#include <atomic>
+#include <limits>
+#include <utility>
+
 #include "core/error.hpp"
 
 #ifdef ORIEL_CUDA
@@ -12,6 +17,16 @@
 #endif
 
 namespace oriel::ops {
+namespace {
+
+/// By index of the GPU. libtorch's allocator knows it too, but asking takes a walk over all of its blocks.
+std::array<std::atomic<int64_t>, std::numeric_limits<c10::DeviceIndex>::max() + 1> kept_for_graphs{};
+
+std::atomic<int64_t>& kept_on(c10::Device device) { return kept_for_graphs.at(static_cast<size_t>(device.index())); }
+
+}  // namespace
+
+void KeptForGraphs::set(int64_t bytes) { kept_on(device_) += bytes - std::exchange(bytes_, bytes); }
 
 int64_t available_bytes([[maybe_unused]] c10::Device device) {
 #ifdef ORIEL_CUDA
@@ -21,7 +36,8 @@ int64_t available_bytes([[maybe_unused]] c10::Device device) {
     cuda::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
     const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    return static_cast<int64_t>(free) + stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+    const int64_t unused = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+    return static_cast<int64_t>(free) + unused - kept_on(device);
   }
 #endif
   return -1;

@@ -8,9 +8,25 @@
 
 namespace oriel::ops {
 
-/// Bytes that a GPU still has for this process: free ones, and those that libtorch's allocator holds unused.
-/// -1 on the CPU, where nothing is known beforehand.
+/// Bytes that a GPU still has for this process: free ones, and those that libtorch's allocator holds unused and not for
+/// graphs. -1 on the CPU, where nothing is known beforehand.
 [[nodiscard]] int64_t available_bytes(c10::Device device);
+
+/// A part of what libtorch's allocator holds on a GPU for graphs alone: unused, but nothing else gets it. It counts
+/// while the value lives. Safe from many threads, each with values of its own.
+class KeptForGraphs {
+ public:
+  explicit KeptForGraphs(c10::Device device) : device_(device) {}
+  ~KeptForGraphs() { set(0); }
+  KeptForGraphs(const KeptForGraphs&) = delete;
+  KeptForGraphs& operator=(const KeptForGraphs&) = delete;
+
+  void set(int64_t bytes);
+
+ private:
+  c10::Device device_;
+  int64_t bytes_ = 0;
+};
 
 /// Ten times the major number and the minor one: 90 for an H100. 0 on the CPU.
 [[nodiscard]] int compute_capability(c10::Device device);

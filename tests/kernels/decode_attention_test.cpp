@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 
 #include <cmath>
 #include <utility>
@@ -175,6 +176,38 @@ TEST_F(DecodeAttentionOnGpu, ATokensBitsDependOnItsSequenceAlone) {
             decode_attention(qkv.narrow(0, token, 1), 14, own, window, 0.1).equal(together.narrow(0, token, 1)));
       }
     }
+}
+
+TEST_F(DecodeAttentionOnGpu, ManyTokensTakeTheScratchOfAFew) {
+  Cached cached({700, 31, 0, 2049}, 2, 128, at::kBFloat16);
+  const auto attend = [&](const at::Tensor& qkv, const CachedTokens& tokens) {
+    return decode_attention(qkv, 14, tokens, 0, 0.1);
+  };
+  const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto allocated = [&] { return c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocated_bytes[all]; };
+  std::vector<int64_t> held;
+  for (const int64_t count : {64, 650}) {
+    cached.slot.clear();
+    cached.length.clear();
+    for (int64_t token = 0; token < count; ++token) {
+      cached.slot.push_back(token % Cached::slots);
+      cached.length.push_back(token * 613 % 2050);  // of 2049 at most, and the first of nobody
+    }
+    const at::Tensor qkv = draw({count, 14 + 4, 128}, at::kBFloat16).cuda();
+    const CachedTokens tokens = cached.tokens();
+    const int64_t before = allocated().current;
+    c10::cuda::CUDACachingAllocator::resetPeakStats(0);
+    const at::Tensor together = attend(qkv, tokens);
+    held.push_back(allocated().peak - before);
+    for (int64_t token = 0; token<count; token += count> 100 ? 13 : 1) {
+      CachedTokens own = tokens;
+      own.places = tokens.places.narrow(1, token, 1).contiguous();
+      EXPECT_TRUE(attend(qkv.narrow(0, token, 1), own).equal(together.narrow(0, token, 1))) << token << " of " << count;
+    }
+    EXPECT_EQ(together[0].abs().max().item<double>(), 0);
+  }
+  // A few MB of results; ten times as much scratch would be some 100 MB more.
+  EXPECT_LT(held[1] - held[0], 8 << 20);
 }
 
 TEST_F(DecodeAttentionOnGpu, NanStaysInItsHead) {

@@ -4,6 +4,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/cuda/Sleep.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -15,10 +16,12 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -95,6 +98,8 @@ class DecoderStepsOnGpu : public ::testing::Test {
   static KvCache make_cache(const Decoder& decoder, int64_t slots = 12, int64_t capacity = 64) {
     return {decoder.cache_shape(slots, capacity), decoder.embeddings().scalar_type(), at::kCUDA};
   }
+  /// Keeps the GPU from what is enqueued behind it for some 200 ms.
+  static void stall() { at::cuda::sleep(400'000'000); }
   static double distance(const at::Tensor& ours, const at::Tensor& truth) {
     return ((ours - truth).norm() / truth.norm()).item<double>();
   }
@@ -259,6 +264,59 @@ TEST_F(DecoderStepsOnGpu, WhatCannotBeCapturedRunsPlainly) {
   }
   EXPECT_EQ(calls, 5) << "four, and the one that could not be captured";
   EXPECT_EQ(graphs.replays(), 0);
+}
+
+TEST_F(DecoderStepsOnGpu, OtherSizesAreCapturedWhereOneCannotBe) {
+  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  const auto sum = [](const at::Tensor& columns) { return columns.sum(0, /*keepdim=*/true).t().to(at::kFloat); };
+  int calls = 0;
+  const auto throws_at_second = [&](const at::Tensor& columns) {
+    if (++calls == 2) throw std::runtime_error("this one is not to be captured");
+    return sum(columns);
+  };
+  for (int i = 0; i < 3; ++i) (void)graphs.run(at::ones({4, 2}, at::kLong), throws_at_second);
+  EXPECT_EQ(calls, 4);
+  EXPECT_EQ(graphs.replays(), 0);
+  for (int i = 0; i < 3; ++i) {
+    const at::Tensor found = graphs.run(at::full({4, 5}, i, at::kLong), sum);
+    EXPECT_TRUE(found.cpu().equal(at::full({5, 1}, 4.0F * static_cast<float>(i))));
+  }
+  EXPECT_EQ(graphs.replays(), 2);
+}
+
+TEST_F(DecoderStepsOnGpu, StepsInARowReadTheirOwnInputHoweverLateTheGpuIs) {
+  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  const auto sum = [](const at::Tensor& columns) { return columns.sum(0, /*keepdim=*/true).t().to(at::kFloat); };
+  std::vector<at::Tensor> found;
+  for (int i = 0; i < 5; ++i) {
+    stall();
+    found.push_back(graphs.run(at::full({4, 3}, i, at::kLong), sum));
+  }
+  for (size_t i = 0; i < found.size(); ++i)
+    EXPECT_TRUE(found[i].cpu().equal(at::full({3, 1}, 4.0F * static_cast<float>(i)))) << "step " << i;
+  EXPECT_EQ(graphs.replays(), 4);
+}
+
+// On another stream, which nothing but the graphs' own account of their room's use keeps behind the first one.
+TEST_F(DecoderStepsOnGpu, AStepThatThrewStillReadsItsOwnInput) {
+  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  const at::Tensor input = at::ones({4, 2}, at::kLong);
+  at::Tensor seen;
+  const auto throws = [&](const at::Tensor& columns) -> at::Tensor {
+    stall();
+    seen = columns.clone();
+    throw std::runtime_error("behind all that was enqueued");
+  };
+  {
+    const c10::cuda::CUDAStreamGuard stream(c10::cuda::getStreamFromPool());
+    EXPECT_THROW((void)graphs.run(input, throws), std::runtime_error);
+  }
+  {
+    const c10::cuda::CUDAStreamGuard stream(c10::cuda::getStreamFromPool());
+    (void)graphs.run(input * 5, [](const at::Tensor& columns) { return columns.t().to(at::kFloat); });
+  }
+  c10::cuda::device_synchronize();
+  EXPECT_TRUE(seen.cpu().equal(input));
 }
 
 TEST_F(DecoderStepsOnGpu, TwoThousandStepsTakeNoMoreMemory) {

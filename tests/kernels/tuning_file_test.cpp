@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -21,6 +22,7 @@
 #include "core/temporary_directory.hpp"
 #include "matmul.h"
 #include "ops/cuda/launch.hpp"
+#include "ops/device.hpp"
 #include "ops/linear.hpp"
 #include "oriel/oriel.hpp"
 
@@ -139,6 +141,33 @@ TEST_F(TuningFileOnGpu, TheFasterOfTwoWaysIsTakenAndAdopted) {
   third.adopt({neither});
   EXPECT_TRUE(ask(third, 1000, way(1), way(10)));
   EXPECT_EQ(third.chosen(), 1) << "made anew";
+}
+
+// The first call of a process with a tuning file, and the second one of any other: timing wants a workspace and room
+// for the other way's results, a known answer must not.
+TEST_F(TuningFileOnGpu, AKnownAnswerTakesNoRoom) {
+  if (compute_capability(device_) != 90) GTEST_SKIP() << "this chip has no kernel for one of the ways";
+  const auto allocations = [] {
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocation[all].allocated;
+  };
+  constexpr int64_t out = 520;
+  for (const int64_t way : {1, 2}) {
+    const int64_t in = 8 * (100 + way);  // as no other test has, so that nothing is remembered of it
+    const kernels::MatmulShape shape{.rows = 128,
+                                     .in = in,
+                                     .out = out,
+                                     .x_stride = in,
+                                     .element = static_cast<int32_t>(kernels::Element::bfloat16),
+                                     .epilogue = 16 | 32};
+    cuda::products_of(device_).adopt({{shape, {way}}});
+    const at::Tensor x = at::randn({128, in}, x_.options());
+    const at::Tensor weight = at::randn({2 * out, in}, x_.options());
+    (void)cuda::gated_linear(x, weight, {}, Activation::silu);  // times the product of the second way
+    const int64_t before = allocations();
+    (void)cuda::gated_linear(x, weight, {}, Activation::silu);
+    EXPECT_EQ(allocations() - before, way == 1 ? 1 : 3) << "the result; apart, gate and up and their workspace, too";
+  }
 }
 
 // As matrices that a tower's small call multiplies, long enough for the weight's place to matter.

@@ -4,6 +4,9 @@
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/Sleep.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -41,6 +44,16 @@ class VitGraphsOnGpu : public ::testing::Test {
   static at::Tensor tower(const VitInput& input) {
     return ops::rotary_attention(input.patches.unflatten(1, {3, heads, head_dim}), {}, ops::RotaryPrecision::float32,
                                  input.segments);
+  }
+
+  /// Keeps the GPU from what is enqueued behind it for some 200 ms.
+  static void stall() { at::cuda::sleep(400'000'000); }
+
+  /// Pinned memory as calls want it, for libtorch to keep: while it were allocated, CUDA might wait for the GPU.
+  static void prepare_pinned_memory() {
+    std::vector<at::Tensor> blocks;
+    for (int64_t bytes = 16; bytes <= 1 << 16; bytes *= 2)
+      for (int i = 0; i < 24; ++i) blocks.push_back(at::empty({bytes}, at::dtype(at::kByte).pinned_memory(true)));
   }
 
   /// Runs the input and compares with the tower; returns how many calls were replayed for it.
@@ -112,6 +125,87 @@ TEST_F(VitGraphsOnGpu, StreamsTakeTurns) {
     const c10::cuda::CUDAStreamGuard stream(c10::cuda::getStreamFromPool());
     EXPECT_EQ(run(draw({0, 30 + round, 128})), round == 0 ? 0 : 1);
   }
+}
+
+/// Three layouts of the same rows: pictures of any length, or windows of at most 64 patches.
+struct Layouts {
+  std::vector<std::vector<int64_t>> bounds;
+  int64_t longest_possible;
+};
+
+// The host is done with all calls before the GPU begins the first one: whatever a call wrote too early, or a kernel
+// read too early, belongs to another call.
+TEST_F(VitGraphsOnGpu, CallsInARowReadTheirOwnSegmentsHoweverLateTheGpuIs) {
+  for (const Layouts& layouts :
+       {Layouts{{{0, 100, 250}, {0, 7, 250}, {0, 200, 250}}, 0},
+        Layouts{{{0, 64, 128, 192, 250}, {0, 30, 94, 150, 210, 250}, {0, 10, 60, 124, 188, 250}}, 64}}) {
+    SCOPED_TRACE(layouts.longest_possible);
+    const bool windowed = layouts.longest_possible > 0;
+    const auto attend = [&](const VitInput& input) {
+      return ops::rotary_attention(input.patches.unflatten(1, {3, heads, head_dim}), {}, ops::RotaryPrecision::float32,
+                                   windowed ? input.window_segments : input.segments);
+    };
+    const VitInput whole = draw({0, 250});
+    std::vector<VitInput> inputs;
+    std::vector<at::Tensor> alone;
+    for (const std::vector<int64_t>& bounds : layouts.bounds) {
+      VitInput input = draw(windowed ? std::vector<int64_t>{0, 250} : bounds);
+      input.patches = whole.patches;
+      if (windowed)
+        input.window_segments =
+            ops::make_segments(bounds, {heads, head_dim, layouts.longest_possible}, input.patches.device());
+      alone.push_back(attend(input));
+      for (size_t i = 0; i + 1 < alone.size(); ++i)
+        ASSERT_FALSE(alone[i].equal(alone.back())) << "another call's segments would not show";
+      inputs.push_back(std::move(input));
+    }
+    VitGraphs graphs;
+    prepare_pinned_memory();
+    for (int round = 0; round < 3; ++round) {  // graph and memory for all calls are there from the second round on
+      stall();
+      at::cuda::CUDAEvent begun;
+      begun.record();
+      std::vector<at::Tensor> rows;
+      for (size_t call = 0; call < 9; ++call)
+        rows.push_back(graphs.run(spec_, inputs[call % 3], attend).value_or(at::Tensor()));
+      if (round > 0) {
+        EXPECT_FALSE(begun.query()) << "the GPU was to begin when all calls were enqueued";
+      }
+      for (size_t call = 0; call < 9; ++call) {
+        ASSERT_TRUE(rows[call].defined());
+        EXPECT_TRUE(rows[call].equal(alone[call % 3])) << "call " << call << " of round " << round;
+      }
+    }
+    EXPECT_EQ(graphs.replays(), 3 * 9 - 1);
+  }
+}
+
+// What the test above relies on: memory that the host writes anew behind a stalled GPU's back is read as it is last.
+TEST_F(VitGraphsOnGpu, AStalledGpuReadsWhatTheHostWroteLast) {
+  const at::Tensor staging = at::empty({1}, at::dtype(at::kLong).pinned_memory(true));
+  stall();
+  std::vector<at::Tensor> read;
+  for (int64_t value = 0; value < 3; ++value) {
+    staging.fill_(value);
+    read.push_back(staging.to(at::kCUDA, /*non_blocking=*/true));
+  }
+  for (const at::Tensor& one : read) EXPECT_EQ(one.item<int64_t>(), 2);
+}
+
+TEST_F(VitGraphsOnGpu, WhatCannotBeCapturedIsLeftToTheCaller) {
+  const VitInput input = draw_size(0);
+  int calls = 0;
+  const auto waits = [&](const VitInput& small) {
+    ++calls;
+    (void)small.patches.cpu();  // for the GPU, which no capture allows
+    return tower(small);
+  };
+  EXPECT_TRUE(graphs_.run(spec_, input, waits).has_value()) << "the first one runs plainly";
+  EXPECT_FALSE(graphs_.run(spec_, input, waits));
+  EXPECT_FALSE(graphs_.run(spec_, input, waits)) << "and is not tried again";
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(run(draw_size(1)), 0);
+  EXPECT_EQ(run(draw_size(1)), 1) << "other sizes are captured as before";
 }
 
 TEST_F(VitGraphsOnGpu, WhatHasNoGraphIsLeftToTheCaller) {

@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
+
+#include "nn/cuda/graph_capture.hpp"
 
 namespace oriel::nn {
 
@@ -37,15 +38,14 @@ class DecoderGraphs {
 
  private:
   struct Entry;
-  struct Shared;
 
   Entry& entry_of(int64_t tokens, int64_t rows);
-  void capture(Entry& entry, const Forward& forward);
 
   const void* owner_;
   c10::Device device_;
+  GraphCaptures captures_;
   std::map<int64_t, Entry> entries_;  ///< by number of tokens
-  std::unique_ptr<Shared> shared_;
+  LastUse rooms_;                     ///< of the entries
   int64_t replays_ = 0;
 };
 

@@ -1,10 +1,6 @@
 #include "nn/cuda/vit_graphs.hpp"
 
-#include <ATen/cuda/CUDAEvent.h>
-#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
@@ -52,23 +48,9 @@ struct VitGraphs::Entry {
   Key key;
   VitInput input;           ///< what the graph reads; stays where it is
   at::Tensor arranged_for;  ///< cu_seqlens of the call that the arrangement in `input` came from
-  at::Tensor features;      ///< what the graph writes
-  std::unique_ptr<at::cuda::CUDAGraph> graph;
+  std::unique_ptr<CapturedGraph> graph;
   bool has_run = false;
   bool is_plain = false;  ///< capturing failed
-};
-
-struct VitGraphs::Shared {
-  at::cuda::MempoolId_t pool{0, 0};  ///< of all graphs: they never run at the same time
-  at::cuda::CUDAEvent done;          ///< behind the last use of the rooms
-  /// Of all captures, and of nobody else: what another thread enqueued here would be captured, too. One for all, since
-  /// libtorch's allocator keeps a pool's blocks apart by stream.
-  cudaStream_t capturing = nullptr;
-
-  Shared() { C10_CUDA_CHECK(cudaStreamCreateWithFlags(&capturing, cudaStreamNonBlocking)); }
-  ~Shared() { (void)cudaStreamDestroy(capturing); }
-  Shared(const Shared&) = delete;
-  Shared& operator=(const Shared&) = delete;
 };
 
 int64_t VitGraphs::rounded_rows(int64_t rows) {
@@ -79,37 +61,7 @@ int64_t VitGraphs::rounded_rows(int64_t rows) {
 
 VitGraphs::VitGraphs() = default;
 
-VitGraphs::~VitGraphs() {
-  try {
-    if (shared_) shared_->done.synchronize();  // the rooms may be in use
-  } catch (const std::exception&) {
-    (void)cudaGetLastError();  // the GPU is lost, and with it what used them
-  }
-  entries_.clear();
-}
-
-namespace {
-
-/// Records the event on the stream when it ends, whatever happened: what was enqueued until then uses the rooms.
-class RecordAtEnd {
- public:
-  RecordAtEnd(at::cuda::CUDAEvent& event, c10::cuda::CUDAStream stream) : event_(event), stream_(stream) {}
-  ~RecordAtEnd() {
-    try {
-      event_.record(stream_);
-    } catch (const std::exception&) {
-      (void)cudaGetLastError();
-    }
-  }
-  RecordAtEnd(const RecordAtEnd&) = delete;
-  RecordAtEnd& operator=(const RecordAtEnd&) = delete;
-
- private:
-  at::cuda::CUDAEvent& event_;
-  c10::cuda::CUDAStream stream_;
-};
-
-}  // namespace
+VitGraphs::~VitGraphs() = default;
 
 std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& input, const Forward& forward) {
   const int64_t rows = input.patches.size(0);
@@ -118,7 +70,6 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
       !ops::attention_can_be_captured(input.patches.scalar_type(), input.patches.device(), shape))
     return std::nullopt;
   const std::lock_guard lock(mutex_);
-  if (!shared_) shared_ = std::make_unique<Shared>();  // here, where the tower's device is the current one
   const int64_t padded = rounded_rows(rows);
   const Key key{padded, rounded_segments(input.segments, padded - rows),
                 rounded_segments(input.window_segments, padded - rows)};
@@ -126,8 +77,8 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   if (entry.is_plain) return std::nullopt;
 
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
-  if (shared_->done.isCreated()) shared_->done.block(stream);
-  const RecordAtEnd record(shared_->done, stream);
+  rooms_.block(stream);
+  const RecordAtEnd record = rooms_.on(stream);
   fill(entry.input.patches, input.patches);
   if (!entry.arranged_for.is_same(input.segments.cu_seqlens)) {
     entry.arranged_for.reset();  // until all of it is there
@@ -149,11 +100,15 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
     entry.has_run = true;
     return result;
   }
-  if (!entry.graph) capture(entry, forward);
-  if (entry.is_plain) return std::nullopt;
+  if (!entry.graph) {
+    if (!captures_) captures_.emplace(input.patches.device());
+    entry.graph = captures_->capture([&] { return forward(entry.input); });
+    entry.is_plain = !entry.graph;  // what fails here, fails for good
+    if (entry.is_plain) return std::nullopt;
+  }
   entry.graph->replay();
   ++replays_;
-  return entry.features.narrow(0, 0, rows).clone();
+  return entry.graph->result().narrow(0, 0, rows).clone();
 }
 
 int64_t VitGraphs::replays() {
@@ -168,7 +123,7 @@ VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitInput& input) {
     return entries_.front();
   }
   if (entries_.size() >= most_graphs) {
-    shared_->done.synchronize();  // its rooms may be in use
+    rooms_.wait();
     entries_.pop_back();
   }
   Entry entry;
@@ -179,32 +134,6 @@ VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitInput& input) {
                         room_like(input.rotary.turns, key.rows)};
   entries_.push_front(std::move(entry));
   return entries_.front();
-}
-
-/// Other threads may go on allocating and launching meanwhile. What fails here, fails for good: the size runs plainly.
-void VitGraphs::capture(Entry& entry, const Forward& forward) {
-  // The pool ends with the last graph that used it; libtorch takes no further capture into it then.
-  if (std::none_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.graph != nullptr; }))
-    shared_->pool = at::cuda::graph_pool_handle();
-  auto graph = std::make_unique<at::cuda::CUDAGraph>();
-  const c10::DeviceIndex device = entry.input.patches.device().index();
-  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromExternal(shared_->capturing, device));
-  try {
-    graph->capture_begin(shared_->pool, cudaStreamCaptureModeThreadLocal);
-    try {
-      entry.features = forward(entry.input);
-    } catch (...) {
-      graph->capture_end();
-      throw;
-    }
-    graph->capture_end();
-    entry.graph = std::move(graph);
-  } catch (const std::exception&) {
-    (void)cudaGetLastError();
-    entry.features.reset();
-    entry.is_plain = true;
-    (void)graph.release();  // if it could not end, libtorch's allocator still refers to it
-  }
 }
 
 }  // namespace oriel::nn

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <memory>
 #include <mutex>
 #include <optional>
 
+#include "nn/cuda/graph_capture.hpp"
 #include "nn/vit.hpp"
 
 namespace oriel::nn {
@@ -39,14 +39,13 @@ class VitGraphs {
  private:
   struct Key;
   struct Entry;
-  struct Shared;
 
   Entry& entry_of(const Key& key, const VitInput& input);
-  void capture(Entry& entry, const Forward& forward);
 
   std::mutex mutex_;
-  std::list<Entry> entries_;  ///< most recently used first
-  std::unique_ptr<Shared> shared_;
+  std::optional<GraphCaptures> captures_;  ///< made with the first, where the device is known
+  std::list<Entry> entries_;               ///< most recently used first
+  LastUse rooms_;                          ///< of the entries
   int64_t replays_ = 0;
 };
 

@@ -2,11 +2,17 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "decode.h"
 #include "ops/cuda/launch.hpp"
 
 namespace oriel::ops::cuda {
 namespace {
+
+/// Tokens whose attention is computed at once, since each takes scratch for all parts of its keys. With as many blocks
+/// every chip is busy, and no token's bits depend on the others.
+constexpr int64_t most_attended = 64;
 
 const void* data_or_null(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
 void* room_or_null(const at::Tensor& x) { return x.defined() ? x.mutable_data_ptr() : nullptr; }
@@ -70,31 +76,35 @@ at::Tensor decode_attention(const at::Tensor& qkv, int64_t heads, const CachedTo
   const bool is_cut = window > 0 && window < capacity;
   const int64_t seen = is_cut ? window : capacity;
   const kernels::Element element = element_of(qkv);
-  const int major = chip_of(qkv.device()).major;
+  const bool on_matrix_units = kernels::decode_attention_has_units(element, chip_of(qkv.device()).major);
   const int32_t splits = kernels::decode_attention_splits(kv_heads, seen);
-  const at::Tensor partial =
-      at::empty({kernels::decode_attention_scratch(tokens, heads, head_dim, splits)}, qkv.options().dtype(at::kFloat));
+  const int64_t together = std::min(tokens, most_attended);
+  const at::Tensor partial = at::empty({kernels::decode_attention_scratch(together, heads, head_dim, splits)},
+                                       qkv.options().dtype(at::kFloat));
   at::Tensor out = at::empty({tokens, heads * head_dim}, qkv.options());
-  check(kernels::decode_attention({.q = qkv.const_data_ptr(),
-                                   .keys = cached.keys.const_data_ptr(),
-                                   .values = cached.values.const_data_ptr(),
-                                   .slots = slots_of(cached),
-                                   .lengths = lengths_of(cached),
-                                   .partial = partial.mutable_data_ptr<float>(),
-                                   .out = out.mutable_data_ptr(),
-                                   .q_stride = qkv.stride(0),
-                                   .tokens = tokens,
-                                   .heads = heads,
-                                   .kv_heads = kv_heads,
-                                   .head_dim = head_dim,
-                                   .capacity = capacity,
-                                   .window = is_cut ? window : 0,
-                                   .splits = splits,
-                                   .scale = static_cast<float>(scale),
-                                   .element = element,
-                                   .on_matrix_units = kernels::decode_attention_has_units(element, major)},
-                                  stream_of(qkv)),
-        "decode_attention");
+  for (int64_t first = 0; first < tokens; first += together) {
+    const int64_t count = std::min(together, tokens - first);
+    check(kernels::decode_attention({.q = qkv.narrow(0, first, count).const_data_ptr(),
+                                     .keys = cached.keys.const_data_ptr(),
+                                     .values = cached.values.const_data_ptr(),
+                                     .slots = slots_of(cached) + first,
+                                     .lengths = lengths_of(cached) + first,
+                                     .partial = partial.mutable_data_ptr<float>(),
+                                     .out = out.narrow(0, first, count).mutable_data_ptr(),
+                                     .q_stride = qkv.stride(0),
+                                     .tokens = count,
+                                     .heads = heads,
+                                     .kv_heads = kv_heads,
+                                     .head_dim = head_dim,
+                                     .capacity = capacity,
+                                     .window = is_cut ? window : 0,
+                                     .splits = splits,
+                                     .scale = static_cast<float>(scale),
+                                     .element = element,
+                                     .on_matrix_units = on_matrix_units},
+                                    stream_of(qkv)),
+          "decode_attention");
+  }
   return out;
 }
 
