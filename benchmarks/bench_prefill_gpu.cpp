@@ -1,7 +1,8 @@
 // bench_prefill_gpu: what reading a prompt on a GPU consists of. Times prompts of random ids to their first token, then
-// records every kernel of one of them and prints the time of all kernels by name.
+// records every kernel of one of them and prints the time of all kernels by name, and the longest gaps between them.
 #include <algorithm>
 #include <map>
+#include <span>
 
 #include "bench.hpp"
 #include "kernel_trace.hpp"
@@ -21,37 +22,57 @@ struct Kernels {
   double us = 0;  ///< while nothing launched before was still running
 };
 
+/// Time in which nothing ran.
+struct Gap {
+  double us = 0;
+  double at_us = 0;  ///< since the first began
+  std::string behind;
+  std::string before;
+};
+
 struct Prefill {
   std::map<std::string, Kernels> kernels;
   double busy_us = 0;
-  double gaps_us = 0;  ///< nothing ran, between the first and the last
+  std::vector<Gap> gaps;  ///< between the first and the last
 };
 
 /// A kernel may be launched ahead and wait on the GPU for the one before it, which is no time of its own.
 Prefill sum_by_name(const std::vector<bench::TracedWork>& works) {
   Prefill result;
-  uint64_t until = works.front().start;
+  const uint64_t first = works.front().start;
+  uint64_t until = first;
+  std::string behind;
   for (const bench::TracedWork& work : works) {
-    if (work.start > until) result.gaps_us += static_cast<double>(work.start - until) / 1000;
+    if (work.start > until)
+      result.gaps.push_back({static_cast<double>(work.start - until) / 1000, static_cast<double>(until - first) / 1000,
+                             behind, work.name});
     const uint64_t begin = std::max(work.start, until);
     const double us = work.end > begin ? static_cast<double>(work.end - begin) / 1000 : 0;
     Kernels& same = result.kernels[work.name];
     ++same.launches;
     same.us += us;
     result.busy_us += us;
+    if (work.end > until) behind = work.name;
     until = std::max(until, work.end);
   }
+  std::ranges::sort(result.gaps, [](const Gap& a, const Gap& b) { return a.us > b.us; });
   return result;
 }
 
 void print(const Prefill& prefill) {
   std::vector<std::pair<std::string, Kernels>> kernels(prefill.kernels.begin(), prefill.kernels.end());
   std::ranges::sort(kernels, [](const auto& a, const auto& b) { return a.second.us > b.second.us; });
-  std::printf("busy %.1f us, idle between %.1f us\n%10s %7s %8s  kernel\n", prefill.busy_us, prefill.gaps_us, "us",
-              "share", "launches");
+  double idle_us = 0;
+  for (const Gap& gap : prefill.gaps) idle_us += gap.us;
+  std::printf("busy %.1f us, idle between %.1f us in %zu gaps\n%10s %7s %8s  kernel\n", prefill.busy_us, idle_us,
+              prefill.gaps.size(), "us", "share", "launches");
   for (const auto& [name, all] : kernels)
     std::printf("%10.1f %6.1f%% %8lld  %s\n", all.us, 100 * all.us / prefill.busy_us,
                 static_cast<long long>(all.launches), name.c_str());
+  constexpr size_t shown = 8;
+  for (const Gap& gap : std::span(prefill.gaps).first(std::min(shown, prefill.gaps.size())))
+    std::printf("%10.1f us idle at %.1f us, behind %s, before %s\n", gap.us, gap.at_us, gap.behind.c_str(),
+                gap.before.c_str());
 }
 
 void profile(const Arguments& arguments, const oriel::TextModel& model, oriel::Generator& generator, int64_t tokens) {

@@ -2,28 +2,32 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
 
 #include "decode.h"
 #include "kernels/cached_on_gpu.hpp"
-#include "ops/causal_attention.hpp"
 #include "ops/cuda/launch.hpp"
 
 namespace oriel::ops {
 namespace {
 
+/// By its definition in float64, on the GPU for time's sake: q [1, heads, head_dim] to [1, heads * head_dim].
 at::Tensor attended_alone(const at::Tensor& q, const Cached& cached, size_t token, int64_t window, double scale) {
-  const auto of_slot = [&](const at::Tensor& all) {
-    return all.select(0, cached.slot[token]).to(at::kCPU).to(at::kDouble);
-  };
   const int64_t length = cached.length[token];
-  const Visibility newest = make_visibility(length - 1, 1, window, {}, at::kCPU);
-  return causal_attention_reference(q, of_slot(cached.keys), of_slot(cached.values), newest, scale);
+  const int64_t begin = window > 0 ? std::max<int64_t>(0, length - window) : 0;
+  const auto seen = [&](const at::Tensor& all) {
+    const at::Tensor own = all.select(0, cached.slot[token]).narrow(0, begin, length - begin).to(at::kDouble);
+    return own.repeat_interleave(q.size(1) / own.size(1), 1);  // [keys, heads, head_dim]
+  };
+  const at::Tensor scores = (q.cuda().to(at::kDouble) * seen(cached.keys)).sum(-1, /*keepdim=*/true) * scale;
+  return (at::softmax(scores, 0) * seen(cached.values)).sum(0).reshape({1, -1}).cpu();
 }
 
 /// The weights are rounded to 16-bit dtypes before they meet the values, the result after: two roundings that know

@@ -95,7 +95,10 @@ TEST_F(GraphCaptureOnGpu, GraphsOfOnePoolKeepTheirResults) {
   const auto first = captures_->capture([&] { return square(); });
   const auto second = captures_->capture([&] { return square() + bytes(large).numel(); });
   const auto third = captures_->capture([&] { return square() + 1; });
-  for (const auto* graph : {&first, &second, &third}) (*graph)->replay();
+  for (const auto* graph : {&first, &second, &third}) {
+    ASSERT_NE(*graph, nullptr);
+    (*graph)->replay();
+  }
   EXPECT_EQ(first->result()[0].item<int64_t>(), 4);
   EXPECT_EQ(second->result()[0].item<int64_t>(), 4 + large);
   EXPECT_EQ(third->result()[0].item<int64_t>(), 5);
