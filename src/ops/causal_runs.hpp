@@ -56,7 +56,8 @@ struct CausalRuns {
 
 /// softmax(q k^T * scale) v. q [queries, heads, head_dim]; k and v [keys, kv_heads, head_dim], of which
 /// heads / kv_heads query heads in a row share one; any strides with a dense last dimension. A query sees what
-/// Visibility says of its sequence. Result [queries, heads * head_dim]; the bits of a run's depend on that run alone.
+/// Visibility says of its sequence. Result [queries, heads * head_dim]; the bits of a run's depend on that run alone
+/// (on sm_86 and sm_89 also on whether `window` cuts anything of any run: libtorch's tiles differ there).
 [[nodiscard]] at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                           const CausalRuns& runs, int64_t window, double scale);
 
