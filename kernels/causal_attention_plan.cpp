@@ -17,7 +17,8 @@
 namespace oriel::kernels {
 namespace {
 
-constexpr std::int32_t kNoWindow = INT32_MIN / 2;  // where windows begin that have no end
+/// Where windows begin that have no end. No lower, so that no sum with it overflows.
+constexpr std::int32_t kNoWindow = INT32_MIN / 2;
 
 /// How many more tiles than necessary are tried, in eighths; the last cuts every tile to one unit.
 constexpr std::array<int, 10> kStretches = {8, 9, 10, 11, 12, 13, 14, 16, 24, 32};
@@ -56,7 +57,7 @@ CausalTile make_tile(const AttentionRun& run, std::int32_t place, int units, std
   tile.query_begin = run.query_begin + place - first_query;
   tile.key_begin = run.key_begin;
   tile.keys = run.causal ? place + rows : run.keys;
-  tile.begin = window > 0 ? place + 1 - window : kNoWindow;
+  tile.begin = window > 0 ? std::max(place + 1 - window, kNoWindow) : kNoWindow;
   tile.end = run.causal ? place + 1 : run.keys;
   tile.first_row = static_cast<std::uint16_t>(std::max(0, first_query - place));
   tile.rows = static_cast<std::uint16_t>(rows);

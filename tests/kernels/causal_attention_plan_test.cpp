@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -146,6 +147,13 @@ TEST(CausalAttentionPlan, SkipsKeysThatNoQuerySees) {
   ASSERT_EQ(tiles.size(), 1u);
   EXPECT_EQ(tiles[0].begin, 4032 - 99);
   EXPECT_EQ(tiles[0].keys, 4096);
+}
+
+TEST(CausalAttentionPlan, WindowsThatReachBeyondAllKeysAreNone) {
+  const Runs runs{{0, 0, 300, 5000}};
+  const AttentionPlan plain = plan_causal_attention(runs, {2, 1, 128, 0, 132});
+  const std::int32_t longest = std::numeric_limits<std::int32_t>::max();
+  EXPECT_EQ(plan_causal_attention(runs, {2, 1, 128, longest, 132}).bytes, plain.bytes);
 }
 
 TEST(CausalAttentionPlan, IsEmptyWithoutQueries) {
