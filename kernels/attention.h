@@ -48,7 +48,7 @@ static_assert(sizeof(AttentionTile) == 16, "read as one 16-byte word");
 inline constexpr int kAttentionUnit = 64;
 
 /// Most units of queries in a tile.
-constexpr int attention_tile_units(int head_dim) { return head_dim > 80 ? 3 : 4; }
+constexpr int attention_tile_units(int head_dim) { return head_dim > 128 ? 2 : head_dim > 80 ? 3 : 4; }
 
 /// A plan lies in memory as int32 first_tile[blocks + 1], padded to 16 bytes, then the tiles, block by block.
 constexpr std::int64_t attention_tiles_offset(std::int64_t blocks) { return (4 * (blocks + 1) + 15) / 16 * 16; }

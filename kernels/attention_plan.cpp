@@ -9,15 +9,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <functional>
 #include <numeric>
-#include <queue>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "attention.h"
+#include "attention_schedule.h"
 
 namespace oriel::kernels {
 namespace {
@@ -123,28 +121,11 @@ std::int64_t count_tiles(const std::vector<Cut>& cuts, int heads) {
   return tiles;
 }
 
-struct Assignment {
-  std::vector<std::int32_t> blocks;  ///< of every tile, in the order cut, head, tile of the cut
-  double finish = 0;                 ///< of the last block
-};
-
-Assignment assign(const std::vector<Cut>& cuts, int heads, int sm_count) {
-  using Free = std::pair<double, std::int32_t>;  // when, which block; ties go to the lower number
-  std::priority_queue<Free, std::vector<Free>, std::greater<>> blocks;
-  const std::int64_t tiles = count_tiles(cuts, heads);
-  for (std::int32_t b = 0; b < std::min<std::int64_t>(sm_count, tiles); ++b) blocks.emplace(0.0, b);
-  Assignment assignment;
-  assignment.blocks.reserve(static_cast<std::size_t>(tiles));
-  for (const Cut& cut : cuts) {
-    for (std::int64_t i = 0; i < std::int64_t{cut.count} * heads; ++i) {
-      const auto [free, block] = blocks.top();
-      blocks.pop();
-      assignment.blocks.push_back(block);
-      assignment.finish = std::max(assignment.finish, free + cut.cost);
-      blocks.emplace(free + cut.cost, block);
-    }
-  }
-  return assignment;
+Schedule schedule(const std::vector<Cut>& cuts, int heads, int sm_count) {
+  std::vector<EqualTiles> tiles;
+  tiles.reserve(cuts.size());
+  for (const Cut& cut : cuts) tiles.push_back({cut.cost, std::int64_t{cut.count} * heads});
+  return schedule_tiles(tiles, sm_count);
 }
 
 AttentionTile tile_of(const Cut& cut, std::int32_t index, std::int32_t head) {
@@ -158,32 +139,26 @@ AttentionTile tile_of(const Cut& cut, std::int32_t index, std::int32_t head) {
   return tile;
 }
 
-AttentionPlan write_plan(const std::vector<Cut>& cuts, int heads, const Assignment& assignment) {
-  AttentionPlan plan;
-  // The first tiles go to the blocks in turn, so that the highest number tells how many there are.
-  plan.blocks = *std::max_element(assignment.blocks.begin(), assignment.blocks.end()) + 1;
-  std::vector<std::int32_t> first(static_cast<std::size_t>(plan.blocks) + 1, 0);
-  for (const std::int32_t block : assignment.blocks) ++first[static_cast<std::size_t>(block) + 1];
-  for (std::size_t b = 1; b < first.size(); ++b) first[b] += first[b - 1];
-
-  const auto offset = static_cast<std::size_t>(attention_tiles_offset(plan.blocks));
-  plan.bytes.resize(offset + assignment.blocks.size() * sizeof(AttentionTile));
-  std::memcpy(plan.bytes.data(), first.data(), first.size() * sizeof(std::int32_t));
-  auto next_block = assignment.blocks.begin();
-  for (const Cut& cut : cuts) {
-    for (std::int32_t head = 0; head < heads; ++head) {
-      for (std::int32_t i = 0; i < cut.count; ++i) {
-        const AttentionTile tile = tile_of(cut, i, head);
-        const auto slot = static_cast<std::size_t>(first[static_cast<std::size_t>(*next_block++)]++);
-        std::memcpy(plan.bytes.data() + offset + slot * sizeof(tile), &tile, sizeof(tile));
-      }
+/// Tile by tile of a head, head by head of a cut.
+AttentionPlan write_tiles(const std::vector<Cut>& cuts, int heads, const Schedule& schedule) {
+  auto cut = cuts.begin();
+  std::int32_t head = 0, index = 0;
+  return write_plan(schedule, [&] {
+    const AttentionTile tile = tile_of(*cut, index, head);
+    if (++index == cut->count) {
+      index = 0;
+      ++head;
     }
-  }
-  return plan;
+    if (head == heads) {
+      head = 0;
+      ++cut;
+    }
+    return tile;
+  });
 }
 
 AttentionPlan planned(const std::vector<Cut>& cuts, int heads, int sm_count) {
-  return write_plan(cuts, heads, assign(cuts, heads, sm_count));
+  return write_tiles(cuts, heads, schedule(cuts, heads, sm_count));
 }
 
 void check(const Sequences& sequences, int heads, int sm_count) {
@@ -215,18 +190,18 @@ AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seql
     return planned(cut_sequences(sequences, fewest, most_units), heads, sm_count);
   }
   std::vector<Cut> best = cut_sequences(sequences, fewest, most_units);
-  Assignment best_assignment = assign(best, heads, sm_count);
+  Schedule best_schedule = schedule(best, heads, sm_count);
   if (count_tiles(best, heads) < kTilesWorthFitting * sm_count) {
     for (const int stretch : kStretches) {
       std::vector<Cut> cuts = cut_sequences(sequences, stretched_tiles(sequences, most_units, stretch), most_units);
-      Assignment assignment = assign(cuts, heads, sm_count);
-      if (assignment.finish < 0.995 * best_assignment.finish) {
+      Schedule tried = schedule(cuts, heads, sm_count);
+      if (tried.finish < 0.995 * best_schedule.finish) {
         best = std::move(cuts);
-        best_assignment = std::move(assignment);
+        best_schedule = std::move(tried);
       }
     }
   }
-  return write_plan(best, heads, best_assignment);
+  return write_tiles(best, heads, best_schedule);
 }
 
 AttentionPlan plan_attention_of_height(const std::int32_t* cu_seqlens, std::size_t cu_seqlens_size, int heads,

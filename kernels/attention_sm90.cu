@@ -37,8 +37,7 @@
 #include "tensor_map.h"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#include "attention_sm90_consumer.cuh"
-#include "attention_sm90_loader.cuh"
+#include "attention_sm90_block.cuh"
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -58,53 +57,13 @@ struct KernelArguments {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/// By one thread.
-template <int kHeadDim>
-__device__ __forceinline__ void init_barriers(const sm90::SharedMap<kHeadDim>& shared) {
-  using S = sm90::Shape<kHeadDim>;
-  constexpr int kWarps = 4;  // of a warpgroup: each arrives once
-  for (int stage = 0; stage < S::kStages; ++stage) {
-    sm90::barrier_init(shared.keys_full(stage), 1);
-    sm90::barrier_init(shared.values_full(stage), 1);
-    sm90::barrier_init(shared.values_raw(stage), 1);
-    sm90::barrier_init(shared.keys_empty(stage), kWarps * S::kConsumers);
-    sm90::barrier_init(shared.values_empty(stage), kWarps * S::kConsumers);
-  }
-  for (int buffer = 0; buffer < S::kQueryBuffers; ++buffer) {
-    for (int consumer = 0; consumer < S::kConsumers; ++consumer) {
-      sm90::barrier_init(shared.queries_full(buffer, consumer), 1);
-      sm90::barrier_init(shared.queries_empty(buffer, consumer), kWarps);
-    }
-  }
-  sm90::barrier_init_fence();
-}
-
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
     attention_kernel(const __grid_constant__ CUtensorMap panel, const __grid_constant__ CUtensorMap tail,
                      const __grid_constant__ KernelArguments arguments) {
-  using S = sm90::Shape<kHeadDim>;
-  extern __shared__ std::uint8_t memory[];
-  const sm90::SharedMap<kHeadDim> shared{(sm90::shared_address(memory) + S::kAlignment - 1) &
-                                         ~static_cast<std::uint32_t>(S::kAlignment - 1)};
-  const std::int32_t* const first_tile = arguments.first_tile + blockIdx.x;
-  const sm90::TileRange range{arguments.tiles + __ldg(first_tile), arguments.tiles + __ldg(first_tile + 1)};
-  if (threadIdx.x == 0) init_barriers(shared);
-  let_next_kernel_begin();
-  wait_for_kernels_before();
-  __syncthreads();
-
-  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform for the compiler too
-  if (warpgroup == S::kConsumers) {
-    sm90::give_registers<S::kLoaderRegisters>();
-    const sm90::Loader<kHeadDim> loader{{panel, tail}, shared, range, arguments.heads};
-    loader.run();
-  } else {
-    sm90::take_registers<S::kConsumerRegisters>();
-    sm90::Consumer<T, kHeadDim> consumer(shared, warpgroup, static_cast<T*>(arguments.out), arguments.heads,
-                                         arguments.scale_log2, arguments.q_prescaled);
-    consumer.run(range);
-  }
+  sm90::attention_block<T, kHeadDim, sm90::AllKeys>(
+      {panel, panel, panel, tail, arguments.heads, 2 * arguments.heads}, arguments.first_tile, arguments.tiles,
+      {static_cast<T*>(arguments.out), arguments.heads, arguments.scale_log2, arguments.q_prescaled});
 }
 
 #else

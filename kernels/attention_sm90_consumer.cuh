@@ -1,4 +1,5 @@
-// A consumer warpgroup of attention_sm90: 64 queries of each tile, step by step over the keys, 64 at a time.
+// A consumer warpgroup of the Hopper attention kernels: 64 queries of each tile, step by step over the keys, 64 at a
+// time.
 //
 // Registers, in the layout of wgmma's accumulators: lane l of warp w holds rows 16 w + l / 4 and 8 below it, and of
 // every 8 columns the two from 2 (l % 4) on. Element [4 i + 2 r + c] is row r of the two, column 8 i + 2 (l % 4) + c.
@@ -7,6 +8,7 @@
 
 #include "attention_sm90_instructions.cuh"
 #include "attention_sm90_shape.cuh"
+#include "attention_sm90_view.cuh"
 
 namespace oriel::kernels::sm90 {
 
@@ -26,60 +28,72 @@ struct Limits<__half> {
   static constexpr float kPlain = 6.f;
 };
 
-template <class T, int kHeadDim>
+/// What a kernel computes beside its tiles.
+template <class T>
+struct Output {
+  T* out;  // [tokens, heads, head_dim]
+  int heads;
+  float scale_log2;  // of the scores; 1 if prescaled
+  bool prescaled;
+};
+
+template <class T, int kHeadDim, class View>
 class Consumer {
   using S = Shape<kHeadDim>;
+  using Tile = typename View::Tile;
   using Ring = RingPosition<S::kStages>;
   using Op = Instructions<T>;
   static constexpr int kScores = S::kUnit / 2;  // floats a thread of 64 scores a row
   static constexpr int kOutputs = kHeadDim / 2;
 
  public:
-  __device__ __forceinline__ Consumer(const SharedMap<kHeadDim>& shared, int consumer, T* out, int heads,
-                                      float scale_log2, bool prescaled)
+  __device__ __forceinline__ Consumer(const SharedMap<kHeadDim>& shared, int consumer, const Output<T>& output)
       : shared_(shared),
         consumer_(consumer),
         lane_(threadIdx.x % 32),
         keys_low_(operand_low(shared.keys(0), 16)),
         values_low_(operand_low(shared.values(0), S::kPanelBytes)),
-        out_(out),
-        heads_(heads),
-        scale_(scale_log2),
-        prescaled_(prescaled) {}
+        out_(output.out),
+        heads_(output.heads),
+        scale_(output.scale_log2),
+        prescaled_(output.prescaled) {}
 
   /// The last product with V of a tile is left for the first step of the next, so that the tensor cores never wait for
-  /// a tile's end.
-  __device__ __forceinline__ void run(const TileRange& tiles) {
+  /// a tile's end, unless there are steps between the two that this warpgroup takes no part in.
+  __device__ __forceinline__ void run(const TileRange<Tile>& tiles) {
     bool pending = false;
-    for (const AttentionTile* next = tiles.begin; next != tiles.end; ++next) {
-      const AttentionTile tile = load_tile(next);
-      const int steps = step_count(tile.keys);
-      if (consumer_ * S::kUnit >= tile.rows) {
+    for (const Tile* next = tiles.begin; next != tiles.end; ++next) {
+      const Tile tile = load_tile(next);
+      const Steps steps = View::steps(tile, consumer_);
+      if (steps.before > 0) {
         if (pending) finish(next - 1);
         pending = false;
-        pass_by(steps);
-        continue;
+        pass_by(steps.before);
+        if (steps.own == 0) continue;
       }
-      rows_left_ = tile.rows - row();
-      const int last = tile.keys - (steps - 1) * S::kUnit;
+      view_.begin(tile, consumer_);
       begin_queries();
       if (pending) {
-        step<true, true>(steps == 1 ? last : S::kUnit, next - 1);
+        step<true, true>(view_.place(0), next - 1);
       } else {
-        step<true, false>(steps == 1 ? last : S::kUnit, nullptr);
+        step<true, false>(view_.place(0), nullptr);
       }
 #pragma unroll 1
-      for (int i = 1; i < steps; ++i) step<false, true>(i + 1 == steps ? last : S::kUnit, nullptr);
+      for (int i = 1; i < steps.own; ++i) step<false, true>(view_.place(i), nullptr);
       release(shared_.queries_empty(queries_.slot, consumer_));
       queries_ = queries_.next();
-      pending = true;
+      pending = steps.behind == 0;
+      if (!pending) {
+        finish(next);
+        pass_by(steps.behind);
+      }
     }
     if (pending) finish(tiles.end - 1);
   }
 
  private:
   /// Row of the tile: this lane's first of two.
-  __device__ __forceinline__ int row() const { return consumer_ * S::kUnit + threadIdx.x % 128 / 32 * 16 + lane_ / 4; }
+  __device__ __forceinline__ int row() const { return consumer_ * S::kUnit + row_of_lane(); }
 
   __device__ __forceinline__ void release(std::uint32_t barrier) const {
     if (lane_ == 0) barrier_arrive(barrier);
@@ -91,10 +105,10 @@ class Consumer {
   }
 
   /// One tile of keys: scores and probabilities of this step, product with V of the step before.
-  /// @param valid     keys of the tile that belong to the sequence
+  /// @param place     View::place of the step
   /// @param previous  kFirst and kPending: the tile that ends here
   template <bool kFirst, bool kPending>
-  __device__ __forceinline__ void step(int valid, const AttentionTile* previous) {
+  __device__ __forceinline__ void step(int place, const Tile* previous) {
     float s[kScores];
     float previous_sum[2] = {sum_[0], sum_[1]};
     if constexpr (kPending) await_values();
@@ -119,8 +133,12 @@ class Consumer {
       hold(s);
     }
 
-    mask(s, valid);
-    if constexpr (kFirst) start_row(s);
+    view_.mask(s, place, lane_);
+    if constexpr (kFirst) {
+      start_row(s);
+    } else if constexpr (View::kRowsBeginLate) {
+      if (view_.rows_begin(place)) start_late_rows(s, place);
+    }
     exponentiate(s);
     const Ring keys = keys_ring_, next_keys = keys.next();
     keys_there_ = barrier_passed(shared_.keys_full(next_keys.slot), next_keys.parity);  // asked early: no latency later
@@ -130,7 +148,7 @@ class Consumer {
       release_values();
     }
     values_there_ = barrier_passed(shared_.values_full(values_ring_.slot), values_ring_.parity);
-    if constexpr (!kFirst) raise_maximum_on_overflow(s, valid);
+    if constexpr (!kFirst) raise_maximum_on_overflow(s, place);
     release(shared_.keys_empty(keys.slot));  // not sooner: raising the maximum reads K again
     keys_ring_ = next_keys;
 
@@ -151,14 +169,14 @@ class Consumer {
   }
 
   /// The last product with V of a tile with nothing behind it.
-  __device__ __forceinline__ void finish(const AttentionTile* tile) {
+  __device__ __forceinline__ void finish(const Tile* tile) {
     await_values();
     multiply_values();
     values_there_ = false;
     store(load_tile(tile), sum_);
   }
 
-  /// A tile with no row for this warpgroup: its share of turning the rings.
+  /// Steps in which this warpgroup has no row: its share of turning the rings.
   __device__ __forceinline__ void pass_by(int steps) {
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
@@ -220,15 +238,6 @@ class Consumer {
 
   // ---- softmax: p = 2^(s scale - m), m the maximum of the first tile of keys
 
-  __device__ __forceinline__ void mask(float (&s)[kScores], int valid) const {
-    if (valid == S::kUnit) return;
-    const int column = 2 * (lane_ % 4);
-#pragma unroll
-    for (int i = 0; i < kScores; ++i) {
-      if (8 * (i / 4) + column + i % 2 >= valid) s[i] = -INFINITY;
-    }
-  }
-
   /// Over the row: this thread's scores, then the quad's. -Inf only if all are (or NaN): then 0, for which p is 0.
   __device__ __forceinline__ void row_maximum(const float (&s)[kScores], float (&maximum)[2]) const {
     float m[8];
@@ -245,10 +254,10 @@ class Consumer {
     }
   }
 
-  /// True if `a`, of this lane's first row, or `b`, of its second, holds for any row of the warp. Rows past the
-  /// sequence's end hold another's queries and have no say: the answer is the same whatever is packed behind.
+  /// True if `a`, of this lane's first row, or `b`, of its second, holds for any row of the warp. Rows outside of the
+  /// sequence hold another's queries and have no say: the answer is the same whatever is packed beside it.
   __device__ __forceinline__ bool any_row(bool a, bool b) const {
-    return __any_sync(~0u, (a && rows_left_ > 0) || (b && rows_left_ > 8));
+    return __any_sync(~0u, (a && view_.has_row(0)) || (b && view_.has_row(8)));
   }
 
   __device__ __forceinline__ void start_row(const float (&s)[kScores]) {
@@ -258,6 +267,19 @@ class Consumer {
     minus_max_[1] = -maximum[1] * scale_;
     plain_ = prescaled_ && !any_row(!(fabsf(maximum[0]) < Limits<T>::kPlain), !(fabsf(maximum[1]) < Limits<T>::kPlain));
     if (plain_) minus_max_[0] = minus_max_[1] = 0.f;
+  }
+
+  /// Rows that see none of the keys before this step have no sum and no output yet: any number can be subtracted from
+  /// now on, and it is the maximum of this step.
+  __device__ __forceinline__ void start_late_rows(const float (&s)[kScores], int place) {
+    float maximum[2];
+    row_maximum(s, maximum);
+    const bool late[2] = {view_.row_begins(place, 0), view_.row_begins(place, 8)};
+    plain_ = plain_ && !any_row(late[0] && !(fabsf(maximum[0]) < Limits<T>::kPlain),
+                                late[1] && !(fabsf(maximum[1]) < Limits<T>::kPlain));
+    if (plain_) return;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) minus_max_[r] = late[r] ? -maximum[r] * scale_ : minus_max_[r];
   }
 
   /// S becomes P in place; partial_ its sums, two a row.
@@ -276,11 +298,11 @@ class Consumer {
 
   /// Softmax does not care which number is subtracted, and float32 sums reach far: so the maximum is not looked for
   /// after the first tile. Only where that overflows are the scores computed again and the maximum raised.
-  __device__ __forceinline__ void raise_maximum_on_overflow(float (&s)[kScores], int valid) {
+  __device__ __forceinline__ void raise_maximum_on_overflow(float (&s)[kScores], int place) {
     const bool over[2] = {partial_[0] + partial_[1] > Limits<T>::kSum, partial_[2] + partial_[3] > Limits<T>::kSum};
     if (!any_row(over[0], over[1])) return;
     scores_again(s);
-    mask(s, valid);
+    view_.mask(s, place, lane_);
     float maximum[2];
     row_maximum(s, maximum);
     float factor[2];
@@ -337,7 +359,7 @@ class Consumer {
   // ---- output
 
   /// out rows = O / sum. Lanes of a quad trade 2 columns of four 8-column groups for 8 columns of one: 16-byte stores.
-  __device__ __forceinline__ void store(const AttentionTile& tile, const float (&sum)[2]) const {
+  __device__ __forceinline__ void store(const Tile& tile, const float (&sum)[2]) const {
     const int first_row = row();
     T* const out = out_ + (static_cast<std::int64_t>(tile.query_begin + first_row) * heads_ + tile.head) * kHeadDim;
     const int position = lane_ % 4;
@@ -347,7 +369,7 @@ class Consumer {
       total += __shfl_xor_sync(~0u, total, 1);
       total += __shfl_xor_sync(~0u, total, 2);
       const float inverse = 1.f / total;
-      const bool inside = first_row + 8 * r < tile.rows;
+      const bool inside = View::stores(tile, first_row + 8 * r);
       T* const to = out + static_cast<std::int64_t>(8 * r) * heads_ * kHeadDim;
 #pragma unroll
       for (int group = 0; group < kHeadDim / 8; group += 4) {
@@ -396,7 +418,7 @@ class Consumer {
   const float scale_;
   const bool prescaled_;
 
-  int rows_left_ = 0;   // rows of the tile from this lane's first on
+  View view_;           // of the tile, for this lane
   bool plain_ = false;  // the whole warp subtracts nothing
   float minus_max_[2], sum_[2], partial_[4];
   float o_[kOutputs];             // [64, head_dim]

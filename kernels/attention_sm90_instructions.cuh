@@ -135,6 +135,12 @@ __device__ __forceinline__ std::uint64_t operand(std::uint32_t low, std::uint32_
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57," \
   "%58,%59,%60,%61,%62,%63"
 
+#define ORIEL_NAMES128                                                                                        \
+  ORIEL_NAMES64                                                                                               \
+  ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89," \
+  "%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112," \
+  "%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+
 // S[64, 64] = Q[64, 16] K[64, 16]^T, added to S if `add`; both operands in shared memory, 16 along a row.
 #define ORIEL_SCORES(TYPE)                                                                                           \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE \
@@ -151,6 +157,9 @@ __device__ __forceinline__ std::uint64_t operand(std::uint32_t low, std::uint32_
 #define ORIEL_ACC36(d) ORIEL_ACC32(d), ORIEL_ACC4(d, 32)
 #define ORIEL_ACC40(d) ORIEL_ACC32(d), ORIEL_ACC8(d, 32)
 #define ORIEL_ACC64(d) ORIEL_ACC40(d), ORIEL_ACC8(d, 40), ORIEL_ACC8(d, 48), ORIEL_ACC8(d, 56)
+#define ORIEL_ACC128(d)                                                                                          \
+  ORIEL_ACC64(d), ORIEL_ACC8(d, 64), ORIEL_ACC8(d, 72), ORIEL_ACC8(d, 80), ORIEL_ACC8(d, 88), ORIEL_ACC8(d, 96), \
+      ORIEL_ACC8(d, 104), ORIEL_ACC8(d, 112), ORIEL_ACC8(d, 120)
 #define ORIEL_VALUES64(TYPE) ORIEL_VALUES(64, TYPE, ORIEL_NAMES32, "%32", "%33", "%34", "%35", "%36", ORIEL_ACC32(o))
 #define ORIEL_VALUES72(TYPE) \
   ORIEL_VALUES(72, TYPE, ORIEL_NAMES32 ",%32,%33,%34,%35", "%36", "%37", "%38", "%39", "%40", ORIEL_ACC36(o))
@@ -158,6 +167,8 @@ __device__ __forceinline__ std::uint64_t operand(std::uint32_t low, std::uint32_
   ORIEL_VALUES(80, TYPE, ORIEL_NAMES32 ",%32,%33,%34,%35,%36,%37,%38,%39", "%40", "%41", "%42", "%43", "%44", \
                ORIEL_ACC40(o))
 #define ORIEL_VALUES128(TYPE) ORIEL_VALUES(128, TYPE, ORIEL_NAMES64, "%64", "%65", "%66", "%67", "%68", ORIEL_ACC64(o))
+#define ORIEL_VALUES256(TYPE) \
+  ORIEL_VALUES(256, TYPE, ORIEL_NAMES128, "%128", "%129", "%130", "%131", "%132", ORIEL_ACC128(o))
 
 /// What differs between bfloat16 and float16.
 template <class T>
@@ -179,6 +190,9 @@ struct Instructions<__nv_bfloat16> {
   }
   static __device__ __forceinline__ void values(float (&o)[64], const std::uint32_t* p, std::uint64_t v) {
     ORIEL_VALUES128("bf16");
+  }
+  static __device__ __forceinline__ void values(float (&o)[128], const std::uint32_t* p, std::uint64_t v) {
+    ORIEL_VALUES256("bf16");
   }
   static __device__ __forceinline__ void warp_product(float* d, const std::uint32_t (&a)[4], std::uint32_t b0,
                                                       std::uint32_t b1) {
@@ -212,6 +226,9 @@ struct Instructions<__half> {
   static __device__ __forceinline__ void values(float (&o)[64], const std::uint32_t* p, std::uint64_t v) {
     ORIEL_VALUES128("f16");
   }
+  static __device__ __forceinline__ void values(float (&o)[128], const std::uint32_t* p, std::uint64_t v) {
+    ORIEL_VALUES256("f16");
+  }
   static __device__ __forceinline__ void warp_product(float* d, const std::uint32_t (&a)[4], std::uint32_t b0,
                                                       std::uint32_t b1) {
     asm volatile(
@@ -232,14 +249,17 @@ struct Instructions<__half> {
 #undef ORIEL_ACC36
 #undef ORIEL_ACC40
 #undef ORIEL_ACC64
+#undef ORIEL_ACC128
 #undef ORIEL_NAMES32
 #undef ORIEL_NAMES64
+#undef ORIEL_NAMES128
 #undef ORIEL_SCORES
 #undef ORIEL_VALUES
 #undef ORIEL_VALUES64
 #undef ORIEL_VALUES72
 #undef ORIEL_VALUES80
 #undef ORIEL_VALUES128
+#undef ORIEL_VALUES256
 
 // ---- a warp's own
 

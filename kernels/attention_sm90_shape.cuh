@@ -1,4 +1,4 @@
-// Sizes and shared memory of attention_sm90, by head dim.
+// Sizes and shared memory of the Hopper attention kernels, by head dim.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,13 @@ struct Shape {
   static constexpr int kUnit = kAttentionUnit;                       // rows of a warpgroup, and keys of a step
   static constexpr int kConsumers = attention_tile_units(kHeadDim);  // warpgroups that compute
   static constexpr int kThreads = (kConsumers + 1) * 128;            // and one that loads
-  static constexpr int kStages = kHeadDim == 64 ? 6 : kHeadDim == 128 ? 4 : 5;  // of the rings of K and V tiles
+  // Of the rings of K and V tiles.
+  static constexpr int kStages = kHeadDim == 64 ? 6 : kHeadDim == 128 ? 4 : kHeadDim == 256 ? 2 : 5;
 
-  // The launch has 65536 / kThreads registers a thread, rounded down to 8: 96 for four consumers, 128 for three. The
-  // loader gives back what the consumers take.
-  static constexpr int kConsumerRegisters = kConsumers == 4 ? 112 : 160;
+  // The launch has 65536 / kThreads registers a thread, rounded down to 8: 96 for four consumers, 128 for three, 168
+  // for two. The loader gives back what the consumers take.
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+  static constexpr int kConsumerRegisters = kConsumers == 4 ? 112 : kConsumers == 3 ? 160 : 232;
   static constexpr int kLoaderRegisters = 32;
 
   /// Scores of a step while the values of the step before are still being multiplied. Head dim 80 has no registers for
@@ -34,8 +36,9 @@ struct Shape {
   static constexpr int kValuePanels = (kHeadDim + 63) / 64;
   static constexpr int kValueBytes = kValuePanels * kPanelBytes;
 
-  // Q twice, so that the next tile's is there when this tile ends; a warpgroup's 64 rows lie together.
-  static constexpr int kQueryBuffers = 2;
+  // Q twice where there is room, so that the next tile's is there when this tile ends; a warpgroup's 64 rows lie
+  // together.
+  static constexpr int kQueryBuffers = kHeadDim == 256 ? 1 : 2;
   static constexpr int kQueries = 0;
   static constexpr int kKeys = kQueries + kQueryBuffers * kConsumers * kKeyBytes;
   static constexpr int kValues = kKeys + kStages * kKeyBytes;
@@ -47,7 +50,7 @@ struct Shape {
   static_assert(kHeadDim % 8 == 0 && kHeadDim % 64 <= 16, "a tail has 8 or 16 columns");
   static_assert(kKeyBytes % kAlignment == 0 && kValueBytes % kAlignment == 0, "each tile begins a swizzle pattern");
   static_assert(kBytes <= 227 * 1024, "shared memory of a block");
-  static_assert(kConsumers * kConsumerRegisters + kLoaderRegisters <= (kConsumers == 4 ? 5 * 96 : 4 * 128),
+  static_assert(kConsumers * kConsumerRegisters + kLoaderRegisters <= (kConsumers + 1) * kLaunchRegisters,
                 "more registers than the launch has: setmaxnreg would wait for ever");
 };
 
@@ -94,24 +97,5 @@ struct RingPosition {
     return slot + 1 == kSize ? RingPosition{0, parity ^ 1} : RingPosition{slot + 1, parity};
   }
 };
-
-/// The tiles of a block, in order.
-struct TileRange {
-  const AttentionTile* begin;
-  const AttentionTile* end;
-};
-
-__device__ __forceinline__ AttentionTile load_tile(const AttentionTile* tile) {
-  const int4 word = __ldg(reinterpret_cast<const int4*>(tile));
-  AttentionTile loaded;
-  loaded.query_begin = word.x;
-  loaded.key_begin = word.y;
-  loaded.keys = word.z;
-  loaded.rows = static_cast<std::uint16_t>(word.w & 0xffff);
-  loaded.head = static_cast<std::uint16_t>(static_cast<std::uint32_t>(word.w) >> 16);
-  return loaded;
-}
-
-__device__ __forceinline__ int step_count(int keys) { return (keys + kAttentionUnit - 1) / kAttentionUnit; }
 
 }  // namespace oriel::kernels::sm90
