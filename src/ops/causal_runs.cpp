@@ -40,9 +40,15 @@ std::vector<CausalStretch> cut_at_blocks(const CausalRun& run) {
 CausalRuns make_causal_runs(std::vector<CausalRun> runs, std::span<const int64_t> windows,
                             [[maybe_unused]] const DecodeShape& shape, [[maybe_unused]] at::ScalarType dtype,
                             c10::Device device) {
-  CausalRuns result{.runs = std::move(runs), .flash = {}, .visibility = {}};
+  CausalRuns result{.runs = std::move(runs), .tiles = {}, .flash = {}, .visibility = {}};
 #ifdef ORIEL_CUDA
-  if (cuda::takes_causal_runs(result.runs, shape, dtype, device)) {
+  if (cuda::has_tiles(result.runs, shape, dtype, device)) {
+    for (const int64_t window : windows)
+      if (!result.tiles.contains(window))
+        result.tiles.emplace(window, cuda::place_tiles(result.runs, shape, window, device));
+    return result;
+  }
+  if (cuda::has_flash(result.runs, shape, dtype, device)) {
     result.flash = cuda::place_stretches(result.runs, device);
     return result;
   }
@@ -59,6 +65,7 @@ CausalRuns make_causal_runs(std::vector<CausalRun> runs, std::span<const int64_t
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const CausalRuns& runs,
                             int64_t window, double scale) {
 #ifdef ORIEL_CUDA
+  if (!runs.tiles.empty()) return cuda::causal_attention(q, k, v, runs.tiles.at(window), scale);
   if (runs.flash.query_bounds.defined()) return cuda::causal_attention(q, k, v, runs.flash, window, scale);
 #endif
   const std::vector<Visibility>& visibility = runs.visibility.at(window);

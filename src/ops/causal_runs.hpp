@@ -34,6 +34,12 @@ struct CausalStretch {
 /// A run cut where blocks begin and end. A kernel that knows both rules and windows needs nothing else.
 [[nodiscard]] std::vector<CausalStretch> cut_at_blocks(const CausalRun& run);
 
+/// The stretches of all runs as oriel's kernel for sm_90 reads them on the GPU, for one window.
+struct CausalTiles {
+  at::Tensor plan;  ///< uint8
+  int32_t blocks = 0;
+};
+
 /// The stretches of all runs as libtorch's flash attention reads them on the GPU.
 struct FlashStretches {
   at::Tensor query_bounds;  ///< int32 [stretches + 1]; undefined where this is not how the runs are attended
@@ -47,7 +53,8 @@ struct FlashStretches {
 /// What all layers of a forward know of its runs.
 struct CausalRuns {
   std::vector<CausalRun> runs;
-  FlashStretches flash;
+  std::map<int64_t, CausalTiles> tiles;                   ///< by window, where oriel's kernel takes the runs
+  FlashStretches flash;                                   ///< where libtorch's does
   std::map<int64_t, std::vector<Visibility>> visibility;  ///< by window, of each run, where no kernel takes them
 };
 /// `windows` are those of all layers, 0 for none. Throws internal for a block that the end of its run cuts.

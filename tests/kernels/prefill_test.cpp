@@ -17,6 +17,7 @@
 #include "kernels/random_on_gpu.hpp"
 #include "nn/decoder.hpp"
 #include "ops/causal_runs.hpp"
+#include "ops/cuda/causal_attention.hpp"
 #include "ops/decode.hpp"
 #include "ops/rotary.hpp"
 
@@ -87,7 +88,12 @@ struct Packed {
   }
   [[nodiscard]] at::Tensor attend(const std::vector<CausalRun>& runs, int64_t window, double scale) const {
     const CausalRuns all = make_causal_runs(runs, {&window, 1}, shape, q.scalar_type(), q.device());
-    EXPECT_EQ(all.flash.query_bounds.defined(), q.scalar_type() != at::kFloat);
+    EXPECT_EQ(all.visibility.empty(), q.scalar_type() != at::kFloat) << "16-bit types have kernels";
+    return causal_attention(q, k, v, all, window, scale);
+  }
+  /// By libtorch's kernel, also where oriel has one.
+  [[nodiscard]] at::Tensor attend_by_flash(const std::vector<CausalRun>& runs, int64_t window, double scale) const {
+    const CausalRuns all{runs, {}, cuda::place_stretches(runs, q.device()), {}};
     return causal_attention(q, k, v, all, window, scale);
   }
   /// In double precision.
@@ -144,6 +150,9 @@ TEST_F(PrefillOnGpu, AttentionOfRunsEqualsTheDefinition) {
           for (const CausalRun& run : runs)
             EXPECT_LT(distance(out.narrow(0, run.query_begin, run.queries), packed.truth(run, window, 0.1)),
                       tolerance(dtype));
+          if (dtype == at::kFloat) continue;
+          const at::Tensor by_flash = packed.attend_by_flash(runs, window, 0.1);
+          EXPECT_LT(distance(by_flash, out.to(at::kCPU).to(at::kDouble)), 2 * tolerance(dtype)) << "by libtorch";
         }
       }
 }

@@ -4,10 +4,14 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <tuple>
+#include <vector>
 
+#include "causal_attention.h"
+#include "causal_attention_plan.h"
 #include "ops/cuda/launch.hpp"
 #include "ops/device.hpp"
 
@@ -30,8 +34,60 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
 
 }  // namespace
 
-bool takes_causal_runs(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype,
-                       c10::Device device) {
+bool has_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype, c10::Device device) {
+  if (!has_flash(runs, shape, dtype, device)) return false;
+  const Chip chip = chip_of(device);
+  const kernels::CausalAttentionParams params{.heads = static_cast<int32_t>(shape.heads),
+                                              .kv_heads = static_cast<int32_t>(shape.kv_heads),
+                                              .head_dim = static_cast<int32_t>(shape.head_dim)};
+  return kernels::causal_attention_supports(params, chip.major, chip.minor);
+}
+
+CausalTiles place_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, int64_t window, c10::Device device) {
+  std::vector<kernels::AttentionRun> stretches;
+  for (const CausalRun& run : runs)
+    for (const CausalStretch& stretch : cut_at_blocks(run))
+      stretches.push_back({.query_begin = static_cast<int32_t>(stretch.query_begin),
+                           .key_begin = static_cast<int32_t>(stretch.key_begin),
+                           .queries = static_cast<int32_t>(stretch.queries),
+                           .keys = static_cast<int32_t>(stretch.keys),
+                           .causal = !stretch.is_block});
+  const kernels::AttentionPlan plan =
+      kernels::plan_causal_attention(stretches, {.heads = static_cast<int>(shape.heads),
+                                                 .kv_heads = static_cast<int>(shape.kv_heads),
+                                                 .head_dim = static_cast<int>(shape.head_dim),
+                                                 .window = static_cast<int32_t>(std::min(window, most_rows)),
+                                                 .sm_count = chip_of(device).processors});
+  at::Tensor bytes = at::empty({static_cast<int64_t>(plan.bytes.size())}, at::kByte);
+  std::memcpy(bytes.mutable_data_ptr(), plan.bytes.data(), plan.bytes.size());
+  return {upload(bytes, device), plan.blocks};
+}
+
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const CausalTiles& tiles,
+                            double scale) {
+  at::Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+  check(kernels::causal_attention({.queries = q.const_data_ptr(),
+                                   .keys = k.const_data_ptr(),
+                                   .values = v.const_data_ptr(),
+                                   .out = out.mutable_data_ptr(),
+                                   .query_stride = q.stride(0),
+                                   .key_stride = k.stride(0),
+                                   .value_stride = v.stride(0),
+                                   .tokens = static_cast<int32_t>(q.size(0)),
+                                   .key_rows = static_cast<int32_t>(k.size(0)),
+                                   .heads = static_cast<int32_t>(q.size(1)),
+                                   .kv_heads = static_cast<int32_t>(k.size(1)),
+                                   .head_dim = static_cast<int32_t>(q.size(2)),
+                                   .element = element_of(q),
+                                   .scale = static_cast<float>(scale),
+                                   .plan = tiles.plan.const_data_ptr(),
+                                   .blocks = tiles.blocks},
+                                  stream_of(q)),
+        "causal_attention");
+  return out;
+}
+
+bool has_flash(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype, c10::Device device) {
   if (!device.is_cuda() || (dtype != at::kBFloat16 && dtype != at::kHalf) || chip_of(device).major < 8) return false;
   return shape.head_dim % 8 == 0 && shape.head_dim <= 256 &&
          std::all_of(runs.begin(), runs.end(), [](const CausalRun& run) {
