@@ -19,8 +19,8 @@
 namespace oriel::ops {
 namespace {
 
-// Queries that share one mask on the CPU. More would compute more of what is masked, fewer would load keys more often.
-constexpr int64_t cpu_stretch = 256;
+// Queries that share one mask. More would compute more of what is masked, fewer would load keys more often.
+constexpr int64_t masked_stretch = 256;
 
 constexpr float hidden_key = -std::numeric_limits<float>::infinity();
 
@@ -52,6 +52,21 @@ std::optional<at::Tensor> optional(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
+/// Attention on a GPU where a mask says what is seen (bool [rows, keys], or [.., 1, 1, rows, keys]): q [.., kv_heads,
+/// group, rows, head_dim], k and v [.., kv_heads, keys, head_dim]. By products in float32: libtorch 2.11's fused kernel
+/// gets the last query wrong where its last tile has one, such as with 129 queries.
+at::Tensor attend_masked_on_gpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask,
+                                double scale) {
+  const int64_t group = q.size(-3);
+  const int64_t rows = q.size(-2);
+  // The heads that share keys are rows of one product.
+  const at::Tensor side_by_side = q.to(at::kFloat).flatten(-3, -2);
+  const at::Tensor scores = at::matmul(side_by_side, k.to(at::kFloat).transpose(-2, -1)).mul_(scale);
+  const at::Tensor by_head = scores.unflatten(-2, {group, rows});
+  by_head.masked_fill_(mask.logical_not(), hidden_key);
+  return at::matmul(at::softmax(scores, -1), v.to(at::kFloat)).unflatten(-2, {group, rows}).to(q.scalar_type());
+}
+
 /// The queries [first, first + count) of a run.
 at::Tensor attend_stretch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Visibility& visibility,
                           int64_t first, int64_t count, double scale) {
@@ -71,15 +86,17 @@ at::Tensor attend_stretch(const at::Tensor& q, const at::Tensor& k, const at::Te
         .reshape({1, q.size(1) * q.size(2)});
   }
   const bool plain = visibility.causal && first == 0 && keys.end == count;
-  at::Tensor mask;
-  if (!plain)
-    mask = visibility.bounds.defined() ? mask_on_gpu(visibility.bounds.narrow(1, first, count), keys)
-                                       : mask_on_cpu(seen, keys);
   const at::Tensor by_head = part.unflatten(1, {kv_heads, group}).permute({1, 2, 0, 3});  // [kv, group, tokens, D]
-  return at::scaled_dot_product_attention(by_head, shared_by_group(near_k, group), shared_by_group(near_v, group),
-                                          optional(mask), 0.0, plain, scale)
-      .permute({2, 0, 1, 3})
-      .reshape({count, q.size(1) * q.size(2)});
+  at::Tensor out;
+  if (!plain && visibility.bounds.defined()) {
+    const at::Tensor mask = mask_on_gpu(visibility.bounds.narrow(1, first, count), keys);
+    out = attend_masked_on_gpu(by_head, near_k.transpose(0, 1), near_v.transpose(0, 1), mask, scale);
+  } else {
+    const at::Tensor mask = plain ? at::Tensor() : mask_on_cpu(seen, keys);
+    out = at::scaled_dot_product_attention(by_head, shared_by_group(near_k, group), shared_by_group(near_v, group),
+                                           optional(mask), 0.0, plain, scale);
+  }
+  return out.permute({2, 0, 1, 3}).reshape({count, q.size(1) * q.size(2)});
 }
 
 }  // namespace
@@ -120,7 +137,7 @@ Visibility make_visibility(int64_t begin, int64_t tokens, int64_t window, std::s
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Visibility& visibility,
                             double scale) {
   const int64_t tokens = q.size(0);
-  const int64_t stretch = q.is_cpu() ? cpu_stretch : tokens;
+  const int64_t stretch = q.is_cpu() || !visibility.causal ? masked_stretch : tokens;
   if (tokens <= stretch) return attend_stretch(q, k, v, visibility, 0, tokens, scale);
   at::Tensor out = at::empty({tokens, q.size(1) * q.size(2)}, q.options());
   for (int64_t first = 0; first < tokens; first += stretch) {
@@ -184,8 +201,8 @@ at::Tensor slot_attention_batched(const at::Tensor& q, const at::Tensor& k, cons
   const auto near = [&](const at::Tensor& x) {
     return x.narrow(0, first, count).narrow(1, 0, keys).transpose(1, 2);  // [count, kv_heads, keys, head_dim]
   };
-  return at::scaled_dot_product_attention(by_slot.unflatten(1, {kv_heads, q.size(1) / kv_heads}), near(k), near(v),
-                                          mask.unsqueeze(1).unsqueeze(1), 0.0, /*is_causal=*/false, scale)
+  const at::Tensor by_head = by_slot.unflatten(1, {kv_heads, q.size(1) / kv_heads}).unsqueeze(3);
+  return attend_masked_on_gpu(by_head, near(k), near(v), mask.view({count, 1, 1, 1, keys}), scale)
       .reshape({count, q.size(1) * q.size(2)})
       .index_select(0, place);
 }
