@@ -75,9 +75,11 @@ def counts(name: str, layers: int | None) -> dict:
 
 
 def prefill_flop(count: dict, tokens: int) -> float:
-    """Products of all tokens, scores and values of half the square (it is causal), and one row of logits."""
+    """Products of all tokens, scores and values of half the square (it is causal), and one row of logits; of the last
+    layer, only keys and values of all tokens."""
+    width, out = count["shapes"]["qkv"]
     attention = 2 * 2 * count["attention"] * tokens * tokens / 2
-    return count["layers"] * (2 * tokens * count["layer"] + attention) + 2 * count["head"]
+    return (count["layers"] - 1) * (2 * tokens * count["layer"] + attention) + 2 * tokens * width * out + 2 * count["head"]
 
 
 def write(name: str, layers: int | None, directory: Path, device: str) -> None:

@@ -103,18 +103,35 @@ class Peer:
         return best
 
     def limits(self, tokens: str, dtype: str, *shapes: str) -> dict:
-        """Bytes a second of a copy (read and written), and seconds of each product of `tokens` rows."""
+        """Bytes a second of a copy (read and written), seconds of each product of `tokens` rows in a short burst, and of
+        all of them one after the other in a loop, where a GPU has come to the clock that its power allows."""
         kind, calls = getattr(torch, dtype), 2 if self.device == "cpu" else 10
         source = torch.zeros(1 << 29, dtype=torch.uint8, device=self.device)
         target = torch.ones_like(source)
         copy = 2 * source.numel() / self.best_seconds(lambda: target.copy_(source), calls)
-        seconds = {}
+        seconds, products = {}, []
         for shape in shapes:
             inner, out = map(int, shape.split(","))
             x = torch.randn(int(tokens), inner, dtype=kind, device=self.device)
             w = torch.randn(out, inner, dtype=kind, device=self.device) / inner**0.5
+            products.append((x, w))
             seconds[shape] = self.best_seconds(lambda: torch.nn.functional.linear(x, w), calls)
-        return {"copy": copy, "seconds": seconds}
+        return {"copy": copy, "seconds": seconds, "in_a_loop": self.loop_seconds(products, calls)}
+
+    def loop_seconds(self, products: list, calls: int, warm_up: float = 1.5) -> float:
+        def some() -> None:
+            for _ in range(calls):
+                for x, w in products:
+                    torch.nn.functional.linear(x, w)
+            self.wait()
+
+        end = time.perf_counter() + warm_up
+        while time.perf_counter() < end:
+            some()
+        begin = time.perf_counter()
+        for _ in range(4):
+            some()
+        return (time.perf_counter() - begin) / (4 * calls)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -121,11 +122,12 @@ std::int64_t count_tiles(const std::vector<Cut>& cuts, int heads) {
   return tiles;
 }
 
-Schedule schedule(const std::vector<Cut>& cuts, int heads, int sm_count) {
+Schedule schedule(const std::vector<Cut>& cuts, int heads, int sm_count,
+                  double worth = std::numeric_limits<double>::infinity()) {
   std::vector<EqualTiles> tiles;
   tiles.reserve(cuts.size());
   for (const Cut& cut : cuts) tiles.push_back({cut.cost, std::int64_t{cut.count} * heads});
-  return schedule_tiles(tiles, sm_count);
+  return schedule_tiles(tiles, sm_count, worth);
 }
 
 AttentionTile tile_of(const Cut& cut, std::int32_t index, std::int32_t head) {
@@ -194,8 +196,9 @@ AttentionPlan plan_attention(const std::int32_t* cu_seqlens, std::size_t cu_seql
   if (count_tiles(best, heads) < kTilesWorthFitting * sm_count) {
     for (const int stretch : kStretches) {
       std::vector<Cut> cuts = cut_sequences(sequences, stretched_tiles(sequences, most_units, stretch), most_units);
-      Schedule tried = schedule(cuts, heads, sm_count);
-      if (tried.finish < 0.995 * best_schedule.finish) {
+      const double worth = 0.995 * best_schedule.finish;
+      Schedule tried = schedule(cuts, heads, sm_count, worth);
+      if (tried.finish < worth) {
         best = std::move(cuts);
         best_schedule = std::move(tried);
       }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "attention.h"
@@ -22,8 +23,10 @@ struct Schedule {
   double finish = 0;                 ///< of the last block
 };
 
-/// Each tile goes to the block that is free first. Give the heaviest first.
-Schedule schedule_tiles(const std::vector<EqualTiles>& tiles, int sm_count);
+/// Each tile goes to the block that is free first. Give the heaviest first. Given up where the last block would end at
+/// `worth` or later: `finish` is that much or more then, and `blocks` are incomplete.
+Schedule schedule_tiles(const std::vector<EqualTiles>& tiles, int sm_count,
+                        double worth = std::numeric_limits<double>::infinity());
 
 /// Where each block's tiles begin: [blocks + 1].
 std::vector<std::int32_t> first_tiles(const Schedule& schedule);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -87,11 +88,12 @@ std::vector<CostedTile> cut_runs(const AttentionRun* runs, std::size_t count, co
   return tiles;
 }
 
-Schedule schedule(const std::vector<CostedTile>& tiles, const CausalPlanShape& shape) {
+Schedule schedule(const std::vector<CostedTile>& tiles, const CausalPlanShape& shape,
+                  double worth = std::numeric_limits<double>::infinity()) {
   std::vector<EqualTiles> equal;
   equal.reserve(tiles.size());
   for (const CostedTile& some : tiles) equal.push_back({some.cost, shape.heads});
-  return schedule_tiles(equal, shape.sm_count);
+  return schedule_tiles(equal, shape.sm_count, worth);
 }
 
 /// Head by head of a tile: those that share keys stand together.
@@ -143,8 +145,9 @@ AttentionPlan plan_causal_attention(const AttentionRun* runs, std::size_t count,
     std::vector<CostedTile> tiles = cut_runs(runs, count, shape, kStretches[i]);
     if (static_cast<std::int64_t>(tiles.size()) * shape.heads >= kTilesWorthFitting * shape.sm_count) break;
     if (tiles.size() == best.size()) continue;
-    Schedule tried = schedule(tiles, shape);
-    if (tried.finish < 0.995 * best_schedule.finish) {
+    const double worth = 0.995 * best_schedule.finish;
+    Schedule tried = schedule(tiles, shape, worth);
+    if (tried.finish < worth) {
       best = std::move(tiles);
       best_schedule = std::move(tried);
     }
