@@ -46,24 +46,16 @@
 namespace oriel::kernels {
 namespace {
 
-struct KernelArguments {
-  const std::int32_t* first_tile;  // [blocks + 1]
-  const AttentionTile* tiles;
-  void* out;
-  int heads;
-  float scale_log2;
-  bool q_prescaled;
-};
+template <class T>
+using KernelArguments = sm90::Arguments<T, AttentionTile>;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
     attention_kernel(const __grid_constant__ CUtensorMap panel, const __grid_constant__ CUtensorMap tail,
-                     const __grid_constant__ KernelArguments arguments) {
-  sm90::attention_block<T, kHeadDim, sm90::AllKeys>(
-      {panel, panel, panel, tail, arguments.heads, 2 * arguments.heads}, arguments.first_tile, arguments.tiles,
-      {static_cast<T*>(arguments.out), arguments.heads, arguments.scale_log2, arguments.q_prescaled});
+                     const __grid_constant__ KernelArguments<T> arguments) {
+  sm90::attention_block<T, kHeadDim, sm90::AllKeys>({panel, panel, panel, tail}, arguments);
 }
 
 #else
@@ -72,7 +64,7 @@ __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(1)
     attention_kernel(const __grid_constant__ CUtensorMap, const __grid_constant__ CUtensorMap,
-                     const __grid_constant__ KernelArguments) {}
+                     const __grid_constant__ KernelArguments<T>) {}
 
 #endif
 
@@ -104,12 +96,12 @@ cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
   }
   constexpr float kLog2E = 1.4426950408889634f;
   const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
-  const KernelArguments arguments{static_cast<const std::int32_t*>(params.plan),
-                                  reinterpret_cast<const AttentionTile*>(tiles),
-                                  params.out,
-                                  params.heads,
-                                  params.q_prescaled ? 1.f : params.scale * kLog2E,
-                                  params.q_prescaled};
+  const KernelArguments<T> arguments{static_cast<const std::int32_t*>(params.plan),
+                                     reinterpret_cast<const AttentionTile*>(tiles),
+                                     static_cast<T*>(params.out),
+                                     params.heads,
+                                     params.q_prescaled ? 1.f : params.scale * kLog2E,
+                                     params.q_prescaled};
   const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
   return launch_overlapping(kernel, grid, stream, panel, tail, arguments);
 }

@@ -30,16 +30,15 @@ __device__ __forceinline__ void init_barriers(const SharedMap<kHeadDim>& shared)
 }
 
 /// Shape::kThreads threads with Shape::kBytes of dynamic shared memory.
-/// @param first_tile  [blocks + 1]: where each block's tiles begin in `tiles`
 template <class T, int kHeadDim, class View>
-__device__ __forceinline__ void attention_block(const Maps& maps, const std::int32_t* first_tile,
-                                                const typename View::Tile* tiles, const Output<T>& output) {
+__device__ __forceinline__ void attention_block(const Maps& maps, const Arguments<T, typename View::Tile>& arguments) {
   using S = Shape<kHeadDim>;
   extern __shared__ std::uint8_t memory[];
   const SharedMap<kHeadDim> shared{(shared_address(memory) + S::kAlignment - 1) &
                                    ~static_cast<std::uint32_t>(S::kAlignment - 1)};
-  const TileRange<typename View::Tile> range{tiles + __ldg(first_tile + blockIdx.x),
-                                             tiles + __ldg(first_tile + blockIdx.x + 1)};
+  const std::int32_t* const first_tile = arguments.first_tile + blockIdx.x;
+  const TileRange<typename View::Tile> range{arguments.tiles + __ldg(first_tile),
+                                             arguments.tiles + __ldg(first_tile + 1)};
   if (threadIdx.x == 0) init_barriers(shared);
   let_next_kernel_begin();
   wait_for_kernels_before();
@@ -48,11 +47,11 @@ __device__ __forceinline__ void attention_block(const Maps& maps, const std::int
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform for the compiler too
   if (warpgroup == S::kConsumers) {
     give_registers<S::kLoaderRegisters>();
-    const Loader<kHeadDim, View> loader{maps, shared, range};
+    const Loader<kHeadDim, View> loader{maps, shared, range, arguments.heads};
     loader.run();
   } else {
     take_registers<S::kConsumerRegisters>();
-    Consumer<T, kHeadDim, View> consumer(shared, warpgroup, output);
+    Consumer<T, kHeadDim, View> consumer(shared, warpgroup, arguments);
     consumer.run(range);
   }
 }

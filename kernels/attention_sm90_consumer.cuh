@@ -28,15 +28,6 @@ struct Limits<__half> {
   static constexpr float kPlain = 6.f;
 };
 
-/// What a kernel computes beside its tiles.
-template <class T>
-struct Output {
-  T* out;  // [tokens, heads, head_dim]
-  int heads;
-  float scale_log2;  // of the scores; 1 if prescaled
-  bool prescaled;
-};
-
 template <class T, int kHeadDim, class View>
 class Consumer {
   using S = Shape<kHeadDim>;
@@ -47,16 +38,17 @@ class Consumer {
   static constexpr int kOutputs = kHeadDim / 2;
 
  public:
-  __device__ __forceinline__ Consumer(const SharedMap<kHeadDim>& shared, int consumer, const Output<T>& output)
+  __device__ __forceinline__ Consumer(const SharedMap<kHeadDim>& shared, int consumer,
+                                      const Arguments<T, Tile>& arguments)
       : shared_(shared),
         consumer_(consumer),
         lane_(threadIdx.x % 32),
         keys_low_(operand_low(shared.keys(0), 16)),
         values_low_(operand_low(shared.values(0), S::kPanelBytes)),
-        out_(output.out),
-        heads_(output.heads),
-        scale_(output.scale_log2),
-        prescaled_(output.prescaled) {}
+        out_(arguments.out),
+        heads_(arguments.heads),
+        scale_(arguments.scale_log2),
+        prescaled_(arguments.prescaled) {}
 
   /// The last product with V of a tile is left for the first step of the next, so that the tensor cores never wait for
   /// a tile's end, unless there are steps between the two that this warpgroup takes no part in.
@@ -65,21 +57,22 @@ class Consumer {
     for (const Tile* next = tiles.begin; next != tiles.end; ++next) {
       const Tile tile = load_tile(next);
       const Steps steps = View::steps(tile, consumer_);
-      if (steps.before > 0) {
+      const bool takes_part = consumer_ * S::kUnit < tile.rows;
+      if (!takes_part || steps.before > 0) {
         if (pending) finish(next - 1);
         pending = false;
-        pass_by(steps.before);
-        if (steps.own == 0) continue;
+        pass_by(takes_part ? steps.before : steps.all);
+        if (!takes_part) continue;
       }
-      view_.begin(tile, consumer_);
+      view_.begin(tile, consumer_, row());
       begin_queries();
       if (pending) {
-        step<true, true>(view_.place(0), next - 1);
+        step<true, true>(view_.place(0, steps.own), next - 1);
       } else {
-        step<true, false>(view_.place(0), nullptr);
+        step<true, false>(view_.place(0, steps.own), nullptr);
       }
 #pragma unroll 1
-      for (int i = 1; i < steps.own; ++i) step<false, true>(view_.place(i), nullptr);
+      for (int i = 1; i < steps.own; ++i) step<false, true>(view_.place(i, steps.own), nullptr);
       release(shared_.queries_empty(queries_.slot, consumer_));
       queries_ = queries_.next();
       pending = steps.behind == 0;
@@ -93,7 +86,7 @@ class Consumer {
 
  private:
   /// Row of the tile: this lane's first of two.
-  __device__ __forceinline__ int row() const { return consumer_ * S::kUnit + row_of_lane(); }
+  __device__ __forceinline__ int row() const { return consumer_ * S::kUnit + threadIdx.x % 128 / 32 * 16 + lane_ / 4; }
 
   __device__ __forceinline__ void release(std::uint32_t barrier) const {
     if (lane_ == 0) barrier_arrive(barrier);

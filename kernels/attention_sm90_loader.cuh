@@ -13,7 +13,6 @@ namespace oriel::kernels::sm90 {
 struct Maps {
   const CUtensorMap &queries, &keys, &values;  // 64 columns, 128-byte swizzle
   const CUtensorMap& tail;                     // 16 columns, 32-byte swizzle, of queries and keys
-  int first_key_slice, first_value_slice;      // those of head 0
 };
 
 template <int kHeadDim, class View>
@@ -25,6 +24,7 @@ struct Loader {
   const Maps maps;
   const SharedMap<kHeadDim> shared;
   const TileRange<Tile> tiles;
+  const int heads;
 
   /// 64 rows of Q or K.
   __device__ __forceinline__ void copy_rows(std::uint32_t to, const CUtensorMap& map, int slice, int row,
@@ -69,7 +69,7 @@ struct Loader {
 #pragma unroll 1
       for (int key = View::first_key(tile); key < tile.keys; key += S::kUnit) {
         barrier_wait(shared.keys_empty(ring.slot), ring.parity ^ 1);
-        copy_rows(shared.keys(ring.slot), maps.keys, maps.first_key_slice + View::kv_head(tile), tile.key_begin + key,
+        copy_rows(shared.keys(ring.slot), maps.keys, View::key_slice(tile, heads), tile.key_begin + key,
                   shared.keys_full(ring.slot));
         ring = ring.next();
       }
@@ -85,7 +85,7 @@ struct Loader {
         const bool partial = key + S::kUnit > tile.keys;
         const std::uint32_t done = partial ? shared.values_raw(ring.slot) : shared.values_full(ring.slot);
         barrier_wait(shared.values_empty(ring.slot), ring.parity ^ 1);
-        copy_values(shared.values(ring.slot), maps.first_value_slice + View::kv_head(tile), tile.key_begin + key, done);
+        copy_values(shared.values(ring.slot), View::value_slice(tile, heads), tile.key_begin + key, done);
         ring = ring.next();
       }
     }

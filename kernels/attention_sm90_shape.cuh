@@ -1,4 +1,4 @@
-// Sizes and shared memory of the Hopper attention kernels, by head dim.
+// Arguments, sizes and shared memory of the Hopper attention kernels.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,17 @@ namespace oriel::kernels::sm90 {
 /// Shared memory holds columns in panels of 64 (128-byte rows, 128-byte swizzle). A head dim past a multiple of 64 has
 /// its last columns in a tail of 16 (32-byte rows, 32-byte swizzle) for Q and K, whose product takes 16 columns a time;
 /// V takes another panel, so that one instruction covers all columns of the output.
+/// Of a kernel, beside its tensor maps.
+template <class T, class Tile>
+struct Arguments {
+  const std::int32_t* first_tile;  // [blocks + 1]: where each block's tiles begin in `tiles`
+  const Tile* tiles;
+  T* out;  // [tokens, heads, head_dim]
+  int heads;
+  float scale_log2;  // of the scores; 1 if prescaled
+  bool prescaled;
+};
+
 template <int kHeadDim>
 struct Shape {
   static constexpr int kUnit = kAttentionUnit;                       // rows of a warpgroup, and keys of a step

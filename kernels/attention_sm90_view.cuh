@@ -1,6 +1,7 @@
 // What the queries of a tile see, as the loader and the consumers ask for it. A view says what a tile is, which steps
 // of 64 keys a warpgroup takes part in, and which keys a step has to hide. Its object holds what a lane needs of a
-// tile.
+// tile, and little: four warpgroups leave no register over. What never happens in a view is a constant there, so that
+// the steps are compiled without it.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,9 @@ struct TileRange {
   const Tile* end;
 };
 
-/// Steps of a tile, in their order: a warpgroup takes no part in those before and behind its own.
+/// Steps of a tile. A warpgroup with rows in it takes no part in those before and behind its own.
 struct Steps {
+  int all;
   int before, own, behind;
 };
 
@@ -51,20 +53,22 @@ class AllKeys {
   static constexpr bool kRowsBeginLate = false;
 
   static __device__ __forceinline__ int first_key(const Tile&) { return 0; }
-  static __device__ __forceinline__ int kv_head(const Tile& tile) { return tile.head; }
+  static __device__ __forceinline__ int key_slice(const Tile& tile, int heads) { return heads + tile.head; }
+  static __device__ __forceinline__ int value_slice(const Tile& tile, int heads) { return 2 * heads + tile.head; }
   static __device__ __forceinline__ bool stores(const Tile& tile, int row) { return row < tile.rows; }
-  static __device__ __forceinline__ Steps steps(const Tile& tile, int consumer) {
-    const int steps = step_count(tile.keys);
-    return consumer * kAttentionUnit < tile.rows ? Steps{0, steps, 0} : Steps{steps, 0, 0};
+  static __device__ __forceinline__ Steps steps(const Tile& tile, int /*consumer*/) {
+    const int all = step_count(tile.keys);
+    return {all, 0, all, 0};
   }
 
-  __device__ __forceinline__ void begin(const Tile& tile, int consumer) {
-    keys_ = tile.keys;
-    rows_left_ = tile.rows - consumer * kAttentionUnit - row_of_lane();
+  /// @param row  of the tile: this lane's first
+  __device__ __forceinline__ void begin(const Tile& tile, int /*consumer*/, int row) {
+    rows_left_ = tile.rows - row;
+    last_ = tile.keys - (step_count(tile.keys) - 1) * kAttentionUnit;
   }
 
   /// Of a step: how many of its keys there are.
-  __device__ __forceinline__ int place(int step) const { return min(kAttentionUnit, keys_ - step * kAttentionUnit); }
+  __device__ __forceinline__ int place(int step, int steps) const { return step + 1 == steps ? last_ : kAttentionUnit; }
 
   /// True if the lane's first row, or that `below` it, is of the tile.
   __device__ __forceinline__ bool has_row(int below) const { return rows_left_ > below; }
@@ -80,8 +84,8 @@ class AllKeys {
   }
 
  private:
-  int keys_ = 0;
   int rows_left_ = 0;  // from this lane's first on
+  int last_ = 0;       // keys of the last step
 };
 
 /// Query `row` of a tile sees the keys from tile.begin + row to min(tile.keys, tile.end + row).
@@ -93,7 +97,8 @@ class SeenKeys {
   static __device__ __forceinline__ int first_key(const Tile& tile) {
     return max(tile.begin, 0) / kAttentionUnit * kAttentionUnit;
   }
-  static __device__ __forceinline__ int kv_head(const Tile& tile) { return tile.kv_head; }
+  static __device__ __forceinline__ int key_slice(const Tile& tile, int) { return tile.kv_head; }
+  static __device__ __forceinline__ int value_slice(const Tile& tile, int) { return tile.kv_head; }
   static __device__ __forceinline__ bool stores(const Tile& tile, int row) {
     return row >= tile.first_row && row < tile.rows;
   }
@@ -102,24 +107,23 @@ class SeenKeys {
   static __device__ __forceinline__ Steps steps(const Tile& tile, int consumer) {
     const int row = consumer * kAttentionUnit;
     const int first = max(tile.begin, 0) / kAttentionUnit, last = step_count(tile.keys);
-    if (row >= tile.rows) return {last - first, 0, 0};
     const int own_first = max(tile.begin + row, 0) / kAttentionUnit;
     const int own_last = min(last, step_count(tile.end + row + kAttentionUnit - 1));
-    return {own_first - first, own_last - own_first, last - own_last};
+    return {last - first, own_first - first, own_last - own_first, last - own_last};
   }
 
-  __device__ __forceinline__ void begin(const Tile& tile, int consumer) {
+  __device__ __forceinline__ void begin(const Tile& tile, int consumer, int lane_row) {
     const int row = consumer * kAttentionUnit;
     keys_ = tile.keys;
     begin_ = tile.begin + row;
     end_ = tile.end + row;
     first_key_ = max(begin_, 0) / kAttentionUnit * kAttentionUnit;
-    has_first_row_ = stores(tile, row + row_of_lane());
-    has_second_row_ = stores(tile, row + row_of_lane() + 8);
+    has_first_row_ = stores(tile, lane_row);
+    has_second_row_ = stores(tile, lane_row + 8);
   }
 
   /// Of a step: its first key.
-  __device__ __forceinline__ int place(int step) const { return first_key_ + step * kAttentionUnit; }
+  __device__ __forceinline__ int place(int step, int) const { return first_key_ + step * kAttentionUnit; }
 
   __device__ __forceinline__ bool has_row(int below) const { return below == 0 ? has_first_row_ : has_second_row_; }
 

@@ -33,14 +33,8 @@
 namespace oriel::kernels {
 namespace {
 
-struct KernelArguments {
-  const std::int32_t* first_tile;  // [blocks + 1]
-  const CausalTile* tiles;
-  void* out;
-  int heads;
-  float scale_log2;
-  bool q_prescaled;
-};
+template <class T>
+using KernelArguments = sm90::Arguments<T, CausalTile>;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -48,10 +42,8 @@ template <class T, int kHeadDim>
 __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
     causal_attention_kernel(const __grid_constant__ CUtensorMap queries, const __grid_constant__ CUtensorMap keys,
                             const __grid_constant__ CUtensorMap values,
-                            const __grid_constant__ KernelArguments arguments) {
-  sm90::attention_block<T, kHeadDim, sm90::SeenKeys>(
-      {queries, keys, values, keys, 0, 0}, arguments.first_tile, arguments.tiles,
-      {static_cast<T*>(arguments.out), arguments.heads, arguments.scale_log2, arguments.q_prescaled});
+                            const __grid_constant__ KernelArguments<T> arguments) {
+  sm90::attention_block<T, kHeadDim, sm90::SeenKeys>({queries, keys, values, keys}, arguments);
 }
 
 #else
@@ -60,7 +52,7 @@ __global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(1)
     causal_attention_kernel(const __grid_constant__ CUtensorMap, const __grid_constant__ CUtensorMap,
-                            const __grid_constant__ CUtensorMap, const __grid_constant__ KernelArguments) {}
+                            const __grid_constant__ CUtensorMap, const __grid_constant__ KernelArguments<T>) {}
 
 #endif
 
@@ -95,12 +87,12 @@ cudaError_t launch(const CausalAttentionParams& params, cudaStream_t stream) {
   }
   constexpr float kLog2E = 1.4426950408889634f;
   const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
-  const KernelArguments arguments{static_cast<const std::int32_t*>(params.plan),
-                                  reinterpret_cast<const CausalTile*>(tiles),
-                                  params.out,
-                                  params.heads,
-                                  params.q_prescaled ? 1.f : params.scale * kLog2E,
-                                  params.q_prescaled};
+  const KernelArguments<T> arguments{static_cast<const std::int32_t*>(params.plan),
+                                     reinterpret_cast<const CausalTile*>(tiles),
+                                     static_cast<T*>(params.out),
+                                     params.heads,
+                                     params.q_prescaled ? 1.f : params.scale * kLog2E,
+                                     params.q_prescaled};
   const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
   return launch_overlapping(kernel, grid, stream, maps[0], maps[1], maps[2], arguments);
 }
