@@ -37,6 +37,7 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
 bool has_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype, c10::Device device) {
   if (!has_flash(runs, shape, dtype, device)) return false;
   const Chip chip = chip_of(device);
+  if (!chip.has_sm90_code) return false;
   const kernels::CausalAttentionParams params{.heads = static_cast<int32_t>(shape.heads),
                                               .kv_heads = static_cast<int32_t>(shape.kv_heads),
                                               .head_dim = static_cast<int32_t>(shape.head_dim)};
