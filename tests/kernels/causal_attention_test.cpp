@@ -238,6 +238,15 @@ TEST_F(CausalAttention, ScaledQueriesEqualTheDefinition) {
     }
 }
 
+TEST_F(CausalAttention, AScaleOfZeroWeighsAllKeysAlike) {
+  for (const int64_t window : {0, 100}) {
+    Prompts prompts(shapes[2], mixed, at::kBFloat16);
+    prompts.scale = 0;
+    prompts.window = window;
+    expect_definition(prompts);
+  }
+}
+
 // Logits up to hundreds that grow along the sequence: the maximum of the first keys is far too low, and what rows saw
 // before their window began says nothing. Rows are near one-hot: the rounding of one weight is not averaged.
 TEST_F(CausalAttention, LargeAndGrowingScoresEqualTheDefinition) {
