@@ -58,6 +58,10 @@ struct AttentionSm90Params : AttentionInputs {
   std::int32_t blocks = 0;     ///< AttentionPlan::blocks
 };
 
+/// cudaSuccess if the library holds sm_90a code that runs on the current device, cudaErrorNotSupported if not: of this
+/// kernel, and so of all that are for sm_90a alone, since they are compiled alike.
+cudaError_t attention_sm90_has_code();
+
 /// True if attention_sm90 takes these sizes on a device of this compute capability. Says nothing about the build: a
 /// library compiled without sm_90a code answers cudaErrorNotSupported at the launch.
 bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, int compute_minor);

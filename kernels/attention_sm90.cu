@@ -114,6 +114,11 @@ cudaError_t launch_head_dim(const AttentionSm90Params& params, cudaStream_t stre
 
 }  // namespace
 
+cudaError_t attention_sm90_has_code() {
+  using S = sm90::Shape<64>;
+  return allow_shared_memory(reinterpret_cast<const void*>(attention_kernel<__half, 64>), S::kThreads, S::kBytes);
+}
+
 bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, int compute_minor) {
   const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
   const bool head_dim = attention_has_head_dim(inputs.head_dim);

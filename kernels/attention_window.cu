@@ -20,6 +20,7 @@
 #include "attention.h"
 #include "attention_dispatch.cuh"
 #include "launch.cuh"
+#include "mma.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -78,20 +79,6 @@ __device__ __forceinline__ void load_matrices(std::uint32_t (&m)[4], std::uint32
   }
 }
 
-/// D[16, 8] += A[16, 16] B[16, 8].
-__device__ __forceinline__ void product(float (&d)[4], const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1,
-                                        __nv_bfloat16) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ __forceinline__ void product(float (&d)[4], const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1,
-                                        __half) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 /// Two rounded to nearest, `low` in the lower half.
 __device__ __forceinline__ std::uint32_t pack(float low, float high, __nv_bfloat16) {
   std::uint32_t packed;
@@ -148,8 +135,8 @@ __device__ __forceinline__ void scores(float (&s)[kRows / 8][4], const T* q, con
 #pragma unroll
     for (int n = 0; n < kRows / 16; ++n) {  // 16 keys
       load_matrices<false>(b, k_lane + (n * 16 * S::kStride + column) * 2);
-      product(s[2 * n], a, b[0], b[1], T());
-      product(s[2 * n + 1], a, b[2], b[3], T());
+      multiply<T>(s[2 * n], a[0], a[1], a[2], a[3], b[0], b[1]);
+      multiply<T>(s[2 * n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
     }
   }
 }
@@ -201,8 +188,8 @@ __device__ __forceinline__ void weigh(float (&o)[kHeadDim / 8][4], const float (
     for (int n = 0; n < kHeadDim / 8; n += 2) {  // 16 columns; the last 8 of them may be padding
       std::uint32_t b[4];
       load_matrices<true>(b, v_lane + (k * 16 * S::kStride + n * 8) * 2);
-      product(o[n], p, b[0], b[1], T());
-      if (n + 1 < kHeadDim / 8) product(o[n + 1], p, b[2], b[3], T());
+      multiply<T>(o[n], p[0], p[1], p[2], p[3], b[0], b[1]);
+      if (n + 1 < kHeadDim / 8) multiply<T>(o[n + 1], p[0], p[1], p[2], p[3], b[2], b[3]);
     }
   }
 }

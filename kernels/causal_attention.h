@@ -39,7 +39,7 @@ struct CausalAttentionParams {
   std::int32_t kv_heads = 0;            ///< divides heads
   std::int32_t head_dim = 0;            ///< one that causal_attention_has_head_dim
   Element element = Element::bfloat16;  ///< or float16
-  float scale = 0;                      ///< of the logits, usually head_dim^-1/2; not read if q_prescaled
+  float scale = 0;                      ///< of the logits, usually head_dim^-1/2, not negative; not read if q_prescaled
   bool q_prescaled = false;             ///< q already holds q * scale * log2(e)
   const void* plan = nullptr;           ///< device copy of AttentionPlan::bytes of plan_causal_attention
   std::int32_t blocks = 0;              ///< AttentionPlan::blocks

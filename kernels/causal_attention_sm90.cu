@@ -15,6 +15,8 @@
 // Limits. head_dim 64, 128, 256; bfloat16, float16; strides multiples of 8, pointers of 16 bytes.
 #include <cuda.h>
 
+#include <algorithm>
+#include <cfloat>
 #include <cstdint>
 
 #include "attention.h"
@@ -86,12 +88,14 @@ cudaError_t launch(const CausalAttentionParams& params, cudaStream_t stream) {
     if (const cudaError_t status = encode_map(params, inputs[i], &maps[i]); status != cudaSuccess) return status;
   }
   constexpr float kLog2E = 1.4426950408889634f;
+  // Never 0, by which a hidden key's -Inf would be NaN.
+  const float scale_log2 = params.q_prescaled ? 1.f : std::max(params.scale * kLog2E, FLT_MIN);
   const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
   const KernelArguments<T> arguments{static_cast<const std::int32_t*>(params.plan),
                                      reinterpret_cast<const CausalTile*>(tiles),
                                      static_cast<T*>(params.out),
                                      params.heads,
-                                     params.q_prescaled ? 1.f : params.scale * kLog2E,
+                                     scale_log2,
                                      params.q_prescaled};
   const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
   return launch_overlapping(kernel, grid, stream, maps[0], maps[1], maps[2], arguments);

@@ -54,6 +54,37 @@ __device__ void join_groups(Seen& seen) {
   }
 }
 
+/// Each group of a warp takes `Keys` keys, `warp / Lanes` apart from `first` on, and their values; those from `end` on
+/// have no weight.
+template <int Lanes, int Keys>
+__device__ __forceinline__ void see_keys(Seen& seen, const float (&q)[piece], const float (&k)[Keys][piece],
+                                         const float (&v)[Keys][piece], int first, int end) {
+  float scores[Keys];
+  float largest = seen.largest;
+#pragma unroll
+  for (int u = 0; u < Keys; ++u) {
+    scores[u] = 0;
+#pragma unroll
+    for (int i = 0; i < piece; ++i) scores[u] += q[i] * k[u][i];
+#pragma unroll
+    for (int distance = Lanes / 2; distance > 0; distance /= 2) scores[u] += __shfl_xor_sync(~0U, scores[u], distance);
+    if (first + u * (warp / Lanes) >= end) scores[u] = lowest;
+    largest = fmaxf(largest, scores[u]);
+  }
+  const float before = weight_of(seen.largest, largest);
+  seen.largest = largest;
+  seen.sum *= before;
+#pragma unroll
+  for (int i = 0; i < piece; ++i) seen.values[i] *= before;
+#pragma unroll
+  for (int u = 0; u < Keys; ++u) {
+    const float weight = weight_of(scores[u], largest);
+    seen.sum += weight;
+#pragma unroll
+    for (int i = 0; i < piece; ++i) seen.values[i] += weight * v[u][i];
+  }
+}
+
 /// Heads: of the block, those past the group's end being idle. Lanes: that one key takes.
 template <typename T, int Heads, int Lanes>
 __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionParams p) {
@@ -104,33 +135,7 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
       }
     }
 #pragma unroll
-    for (int h = 0; h < Heads; ++h) {
-      float scores[unrolled];
-      float largest = seen[h].largest;
-#pragma unroll
-      for (int u = 0; u < unrolled; ++u) {
-        scores[u] = 0;
-#pragma unroll
-        for (int i = 0; i < piece; ++i) scores[u] += q[h][i] * k[u][i];
-#pragma unroll
-        for (int distance = Lanes / 2; distance > 0; distance /= 2)
-          scores[u] += __shfl_xor_sync(~0U, scores[u], distance);
-        if (first + u * groups >= part.end) scores[u] = lowest;
-        largest = fmaxf(largest, scores[u]);
-      }
-      const float before = weight_of(seen[h].largest, largest);
-      seen[h].largest = largest;
-      seen[h].sum *= before;
-#pragma unroll
-      for (int i = 0; i < piece; ++i) seen[h].values[i] *= before;
-#pragma unroll
-      for (int u = 0; u < unrolled; ++u) {
-        const float weight = weight_of(scores[u], largest);
-        seen[h].sum += weight;
-#pragma unroll
-        for (int i = 0; i < piece; ++i) seen[h].values[i] += weight * v[u][i];
-      }
-    }
+    for (int h = 0; h < Heads; ++h) see_keys<Lanes>(seen[h], q[h], k, v, first, part.end);
   }
 
 #pragma unroll

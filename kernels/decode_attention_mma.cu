@@ -25,6 +25,7 @@
 
 #include "decode_attention_parts.cuh"
 #include "launch.cuh"
+#include "mma.cuh"
 
 namespace oriel::kernels::decode_attention_parts {
 namespace {
@@ -36,27 +37,6 @@ constexpr int value_chunk = 64;  // columns that 8 lanes load at once
 constexpr int piece = 8;         // columns that a lane loads at once
 
 static_assert(part_step == warps * tile);
-
-template <typename T>
-constexpr bool is_half = std::is_same_v<T, __half>;
-
-/// sums += A B.
-template <typename T>
-__device__ __forceinline__ void multiply(float (&sums)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                         uint32_t b0, uint32_t b1) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  if constexpr (is_half<T>)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#endif
-}
 
 /// Of an 8 x 8 matrix of 16-bit elements that lies across the warp: lane 4 g + t has columns 2 t and 2 t + 1 of row g.
 __device__ __forceinline__ uint32_t transpose(uint32_t row) {
@@ -70,7 +50,7 @@ __device__ __forceinline__ uint32_t transpose(uint32_t row) {
 /// Rounded; `low` lies in the lower half. The arguments become what was stored.
 template <typename T>
 __device__ __forceinline__ uint32_t round_pair(float& low, float& high) {
-  if constexpr (is_half<T>) {
+  if constexpr (std::is_same_v<T, __half>) {
     const __half2 pair = __floats2half2_rn(low, high);
     low = __low2float(pair);
     high = __high2float(pair);

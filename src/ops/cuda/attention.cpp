@@ -23,7 +23,7 @@ namespace {
 /// picture's rows may not depend on what else is in the call.
 enum class Path {
   window,  ///< oriel's kernel for segments of at most 64 rows
-  hopper,  ///< oriel's kernel for sm_90
+  hopper,  ///< oriel's kernel for sm_90, where the build has it
   flash,   ///< libtorch's flash attention
   plain,   ///< ops::attention
 };
@@ -41,7 +41,8 @@ Path path_of(int64_t heads, int64_t head_dim, int64_t longest_possible, c10::Dev
   inputs.heads = static_cast<int32_t>(heads);
   inputs.head_dim = static_cast<int32_t>(head_dim);
   inputs.token_stride = 3 * heads * head_dim;
-  if (known_dim && kernels::attention_sm90_supports(inputs, chip.major, chip.minor)) return Path::hopper;
+  if (chip.has_sm90_code && known_dim && kernels::attention_sm90_supports(inputs, chip.major, chip.minor))
+    return Path::hopper;
   return head_dim % 8 == 0 && head_dim <= 256 ? Path::flash : Path::plain;
 }
 

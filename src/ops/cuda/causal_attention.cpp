@@ -37,6 +37,7 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
 bool has_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype, c10::Device device) {
   if (!has_flash(runs, shape, dtype, device)) return false;
   const Chip chip = chip_of(device);
+  if (!chip.has_sm90_code) return false;
   const kernels::CausalAttentionParams params{.heads = static_cast<int32_t>(shape.heads),
                                               .kv_heads = static_cast<int32_t>(shape.kv_heads),
                                               .head_dim = static_cast<int32_t>(shape.head_dim)};
@@ -74,7 +75,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
                                    .key_stride = k.stride(0),
                                    .value_stride = v.stride(0),
                                    .tokens = static_cast<int32_t>(q.size(0)),
-                                   .key_rows = static_cast<int32_t>(k.size(0)),
+                                   .key_rows = static_cast<int32_t>(std::min(k.size(0), most_rows)),
                                    .heads = static_cast<int32_t>(q.size(1)),
                                    .kv_heads = static_cast<int32_t>(k.size(1)),
                                    .head_dim = static_cast<int32_t>(q.size(2)),

@@ -7,7 +7,7 @@
 
 namespace oriel::ops::cuda {
 
-/// oriel's own kernel: 16-bit types, heads of 64, 128 or 256 values, on sm_90.
+/// oriel's own kernel: 16-bit types, heads of 64, 128 or 256 values, on sm_90 where the build has it.
 [[nodiscard]] bool has_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, at::ScalarType dtype,
                              c10::Device device);
 [[nodiscard]] CausalTiles place_tiles(std::span<const CausalRun> runs, const DecodeShape& shape, int64_t window,

@@ -2,11 +2,13 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <map>
 #include <mutex>
 
+#include "attention.h"
 #include "core/error.hpp"
 #include "decode.h"
 
@@ -37,6 +39,12 @@ Chip chip_of(c10::Device device) {
     check(cudaDeviceGetAttribute(&found.major, cudaDevAttrComputeCapabilityMajor, device.index()), "device");
     check(cudaDeviceGetAttribute(&found.minor, cudaDevAttrComputeCapabilityMinor, device.index()), "device");
     check(cudaDeviceGetAttribute(&found.processors, cudaDevAttrMultiProcessorCount, device.index()), "device");
+    if (found.major == 9 && found.minor == 0) {
+      const c10::cuda::CUDAGuard guard(device);
+      const cudaError_t code = kernels::attention_sm90_has_code();
+      if (code != cudaErrorNotSupported) check(code, "device");
+      found.has_sm90_code = code == cudaSuccess;
+    }
     chip = found;
   }
   return chip;

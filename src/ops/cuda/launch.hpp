@@ -28,6 +28,7 @@ struct Chip {
   int major = 0;  ///< compute capability
   int minor = 0;
   int processors = 0;
+  bool has_sm90_code = false;  ///< compute capability 9.0, and the build has the kernels that are for sm_90a alone
 };
 [[nodiscard]] Chip chip_of(c10::Device device);
 

@@ -23,7 +23,7 @@ enum class Inside { no, yes, if_faster };
 /// Whether the kernel that holds the activation in its epilogue is for this product. Where bits may not depend on the
 /// number of rows, neither may the answer.
 Inside inside(const kernels::MatmulSm90Params& params, const Chip& chip) {
-  if (!kernels::matmul_sm90_supports(params, chip.major, chip.minor)) return Inside::no;
+  if (!chip.has_sm90_code || !kernels::matmul_sm90_supports(params, chip.major, chip.minor)) return Inside::no;
   if (DeterministicProducts::wanted()) return Inside::yes;
   if (kernels::matmul_sm90_is_close(params, chip.processors)) return Inside::if_faster;
   return kernels::matmul_sm90_pays(params, chip.processors) ? Inside::yes : Inside::no;
