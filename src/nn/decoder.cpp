@@ -65,6 +65,8 @@ void check_run(const DecoderRun& run, const KvCache* cache) {
   if (run.tokens < 1 || !fits)
     throw_error(ErrorCode::internal, "decoder: {} tokens from {} do not fit slot {} of the cache", run.tokens,
                 run.begin, run.slot);
+  if (const int64_t wanted = run.wanted.value_or(0); wanted < 0 || wanted > run.tokens)
+    throw_error(ErrorCode::internal, "decoder: {} of {} tokens are wanted", wanted, run.tokens);
 }
 
 /// int64 [tokens], of each token of the runs in order.

@@ -329,5 +329,15 @@ TEST(Decoder, RunsThatDoNotFitTheCacheAreADefect) {
   refused({0, 1, 3, {}}, nullptr, "decoder: 3 tokens from 1 do not fit slot 0 of the cache");
 }
 
+TEST(Decoder, MoreResultsThanTokensAreADefect) {
+  const Decoder decoder = plain_model().build();
+  for (const int64_t wanted : {4, -1}) {
+    const DecoderRun run{.tokens = 3, .blocks = {}, .wanted = wanted};
+    expect_error(ErrorCode::internal, "decoder: " + std::to_string(wanted) + " of 3 tokens are wanted", [&] {
+      (void)decoder.forward(at::zeros({3, 20}, at::kFloat), at::zeros({1, 3}, at::kLong), {&run, 1}, nullptr);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace oriel::nn

@@ -75,7 +75,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
                                    .key_stride = k.stride(0),
                                    .value_stride = v.stride(0),
                                    .tokens = static_cast<int32_t>(q.size(0)),
-                                   .key_rows = static_cast<int32_t>(k.size(0)),
+                                   .key_rows = static_cast<int32_t>(std::min(k.size(0), most_rows)),
                                    .heads = static_cast<int32_t>(q.size(1)),
                                    .kv_heads = static_cast<int32_t>(k.size(1)),
                                    .head_dim = static_cast<int32_t>(q.size(2)),
