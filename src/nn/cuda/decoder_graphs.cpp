@@ -6,6 +6,8 @@
 #include <bit>
 #include <utility>
 
+#include "ops/device.hpp"
+
 namespace oriel::nn {
 
 struct DecoderGraphs::Entry {
@@ -23,7 +25,7 @@ DecoderGraphs::~DecoderGraphs() = default;
 
 at::Tensor DecoderGraphs::run(const at::Tensor& input, const Forward& forward) {
   const int64_t tokens = input.size(1);
-  if (tokens > most_tokens) return forward(input.to(device_));
+  if (tokens > most_tokens) return forward(ops::upload(input, device_));
   Entry& entry = entry_of(static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(tokens))), input.size(0));
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device_.index());
   rooms_.wait();  // the step before, mostly long ago
