@@ -171,6 +171,10 @@ TEST_F(PrefillOnGpu, BlocksAreSeenInBothDirections) {
         EXPECT_LT(distance(out.narrow(0, runs[i].query_begin, runs[i].queries), packed.truth(runs[i], window, 0.1)),
                   tolerance(dtype))
             << "run " << i << ", window " << window;
+      if (dtype == at::kFloat) continue;
+      const at::Tensor by_flash = packed.attend_by_flash(runs, window, 0.1);
+      EXPECT_LT(distance(by_flash, out.to(at::kCPU).to(at::kDouble)), 2 * tolerance(dtype))
+          << "by libtorch, window " << window;
     }
   }
 }
@@ -295,7 +299,7 @@ TEST_F(PrefillOnGpu, DecodersReadPromptsAsOnTheCpu) {
   const std::vector<std::vector<int64_t>> chunked{{60, 33}, {70, 1}, {1, 1}, {1, 0}, {18, 55}};
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf})
     for (const bool gemma : {false, true})
-      for (const int64_t head_dim : {64, 128, 12}) {
+      for (const int64_t head_dim : {64, 128, 80, 12}) {  // oriel's attention, libtorch's, none but the ops
         SCOPED_TRACE(std::string(toString(dtype)) + (gemma ? ", norms and windows, " : ", ") + "heads of " +
                      std::to_string(head_dim));
         const Model model(6, 2, head_dim, gemma);
