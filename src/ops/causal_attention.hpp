@@ -31,8 +31,8 @@ struct Visibility {
 
 /// softmax(q k^T * scale) v over the visible keys. q [tokens, heads, head_dim]; k and v [at least begin + tokens,
 /// kv_heads, head_dim], of which heads / kv_heads query heads in a row share one; any strides with a dense last
-/// dimension. Result [tokens, heads * head_dim]. Nothing is copied for the sharing, and never more of a mask made than
-/// some hundred queries need.
+/// dimension. Result [tokens, heads * head_dim]. Nothing is copied for the sharing, and never more of a mask, and on a
+/// GPU of scores under it, made than some hundred queries need.
 [[nodiscard]] at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                           const Visibility& visibility, double scale);
 
