@@ -46,7 +46,7 @@ class Bpe {
   void read_merges(const Json& json);
   void prepare_symbols();
   void prepare_cuts();
-  [[nodiscard]] std::optional<uint32_t> token_id(std::string_view token, const Json& json) const;
+  [[nodiscard]] uint32_t token_id(std::string_view token, const Json& json) const;
   [[nodiscard]] bool can_cut(uint32_t left, uint32_t right) const;
   [[nodiscard]] bool is_allowed(uint32_t id, bool plain) const {
     return !plain || id >= is_special_.size() || !is_special_[id];

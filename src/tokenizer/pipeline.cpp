@@ -127,8 +127,7 @@ void Pipeline::encode(std::string_view text, std::span<const Span> plain, bool a
 std::optional<std::string_view> Pipeline::token(int64_t id) const {
   if (id < 0 || id >= id_limit) return std::nullopt;
   if (const AddedToken* added = added_.find(static_cast<uint32_t>(id))) return added->content;
-  const auto& token = bpe_.vocabulary().token(static_cast<uint32_t>(id));
-  return token ? std::optional<std::string_view>(*token) : std::nullopt;
+  return bpe_.vocabulary().token(static_cast<uint32_t>(id));
 }
 
 std::optional<std::string_view> Pipeline::decoded_token(int64_t id, bool skip_special) const {
