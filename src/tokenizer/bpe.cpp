@@ -41,7 +41,7 @@ struct Bpe::Symbol {
   uint32_t end;  // in bytes of the word
 };
 
-Bpe Bpe::read(const Json& json, bool byte_level) {
+Bpe Bpe::read(const Json& json, const Json& options, bool byte_level) {
   // Files from before the key was written hold BPE if there are merges.
   const std::string kind = json["type"].is_absent() && json["merges"].has_value() ? "BPE" : json["type"].string();
   if (kind != "BPE")
@@ -49,7 +49,7 @@ Bpe Bpe::read(const Json& json, bool byte_level) {
   Bpe bpe;
   bpe.byte_level_ = byte_level;
   bpe.vocabulary_ = Vocabulary::read(json["vocab"]);
-  bpe.read_options(json);
+  bpe.read_options(options);
   bpe.read_merges(json["merges"]);
   bpe.prepare_symbols();
   bpe.prepare_cuts();

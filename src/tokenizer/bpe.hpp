@@ -26,7 +26,8 @@ class Bpe {
  public:
   /// Throws unsupported_model for other models and for options that oriel does not run, malformed_model for merges and
   /// tokens that do not fit the vocabulary.
-  [[nodiscard]] static Bpe read(const Json& json, bool byte_level);
+  /// `json` has kind, vocabulary and merges.
+  [[nodiscard]] static Bpe read(const Json& json, const Json& options, bool byte_level);
 
   /// Tokens that a plain text must not become (is_special[id]), besides the unknown token.
   void set_special(std::vector<bool> is_special) { is_special_ = std::move(is_special); }
