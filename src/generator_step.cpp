@@ -130,11 +130,20 @@ void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& even
 }
 
 void Generator::Impl::remember(const Task& task) {
-  Slot& slot = slots[static_cast<size_t>(task.job->slot)];
+  Job& job = *task.job;
+  Slot& slot = slots[static_cast<size_t>(job.slot)];
   slot.ids.insert(slot.ids.end(), task.ids.begin(), task.ids.end());
-  const std::vector<int64_t> positions = by_token(task.run.positions);
-  slot.positions.insert(slot.positions.end(), positions.begin(), positions.end());
-  if (!task.job->is_prefilled()) task.job->prefilled += static_cast<int64_t>(task.ids.size());
+  const int64_t axes = task.run.positions.size(0);
+  if (job.is_prefilled()) {  // one token: a column
+    const at::Tensor position = task.run.positions.contiguous();
+    const int64_t* first = position.const_data_ptr<int64_t>();
+    slot.positions.insert(slot.positions.end(), first, first + axes);
+    return;
+  }
+  const auto count = static_cast<int64_t>(task.ids.size());
+  const auto first = job.positions.begin() + job.prefilled * axes;
+  slot.positions.insert(slot.positions.end(), first, first + count * axes);
+  job.prefilled += count;
 }
 
 text::Choice Generator::Impl::choose(Job& job, const at::Tensor& logits) {

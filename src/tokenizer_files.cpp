@@ -32,10 +32,7 @@ std::optional<AddedToken> read_token(const Json& json) {
     return token;
   }
   if (!json.is_string()) return std::nullopt;
-  AddedToken token;
-  token.content = json.string();
-  token.special = true;
-  return token;
+  return AddedToken{.content = AddedToken::read_content(json), .special = true};
 }
 
 /// The named tokens of tokenizer_config.json, of special_tokens_map.json where that counts, and of the class.
@@ -115,13 +112,12 @@ void add_configured_tokens(tokenizer::Pipeline& pipeline, const Json& decoder) {
 }  // namespace
 
 TokenizerFiles read_tokenizer_files(const std::filesystem::path& directory) {
-  TokenizerFiles files{.pipeline = tokenizer::Pipeline::read(Json::read(directory / "tokenizer.json"))};
   const Json config = read_if_there(directory, "tokenizer_config.json");
   const Json map = read_if_there(directory, "special_tokens_map.json");
   const Json model_type = read_if_there(directory, "config.json")["model_type"];
-  const Json class_name = config["tokenizer_class"];
-  const arch::TokenizerClass kind = arch::tokenizer_class(class_name.is_string() ? class_name.string() : "",
-                                                          model_type.is_string() ? model_type.string() : "");
+  const arch::TokenizerClass kind = arch::tokenizer_class(config, model_type.is_string() ? model_type.string() : "");
+  TokenizerFiles files{.pipeline = tokenizer::Pipeline::read(Json::read(directory / "tokenizer.json"),
+                                                             Json::parse(kind.parts, "the tokenizer's class"))};
 
   add_configured_tokens(files.pipeline, config["added_tokens_decoder"]);
   NamedTokens named(config, map, kind);

@@ -1,9 +1,12 @@
 #pragma once
-// What transformers' tokenizer classes add to the files: names of special tokens that a file leaves out.
+// What transformers' tokenizer classes make of the files: names of special tokens that a file leaves out, and parts of
+// tokenizer.json that a class does not obey.
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "core/json.hpp"
 
 namespace oriel::arch {
 
@@ -12,10 +15,13 @@ struct TokenizerClass {
   std::vector<std::pair<std::string, std::string>> special_tokens = {};
   /// Tokens with a name are special whatever the file says.
   bool named_tokens_are_special = false;
+  /// A JSON object with the parts that the class makes itself, in tokenizer.json's words: "normalizer",
+  /// "pre_tokenizer", "decoder", and under "model" all options beside the vocabulary and the merges.
+  std::string parts = "{}";
 };
 
-/// The class that transformers' AutoTokenizer takes: `tokenizer_class` of tokenizer_config.json, or where that is empty
-/// the one of `model_type`. Nothing is set for other classes, which obey their files.
-[[nodiscard]] TokenizerClass tokenizer_class(std::string_view tokenizer_class, std::string_view model_type);
+/// The class that transformers' AutoTokenizer takes: `tokenizer_class` of `config`, which is tokenizer_config.json, or
+/// where that is empty the one of `model_type`. Nothing is set for other classes, which obey their files.
+[[nodiscard]] TokenizerClass tokenizer_class(const Json& config, std::string_view model_type);
 
 }  // namespace oriel::arch

@@ -8,7 +8,6 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <system_error>
 #include <variant>
 
@@ -31,20 +30,29 @@ struct Json::Object {
   std::vector<Member> members;   // in file order, keys unique
   std::vector<uint32_t> by_key;  // positions sorted by key; empty where the object is small
 
-  [[nodiscard]] const Value* find(std::string_view key) const {
+  [[nodiscard]] const Member* find(std::string_view key) const {
     if (by_key.empty()) {
       const auto found = std::ranges::find(members, key, &Member::first);
-      return found == members.end() ? nullptr : &found->second;
+      return found == members.end() ? nullptr : &*found;
     }
     const auto key_at = [this](uint32_t position) -> std::string_view { return members[position].first; };
     const auto found = std::ranges::lower_bound(by_key, key, {}, key_at);
-    return found == by_key.end() || key_at(*found) != key ? nullptr : &members[*found].second;
+    return found == by_key.end() || key_at(*found) != key ? nullptr : &members[*found];
   }
 };
 
 struct Json::Document {
   std::string name;
   Value root;
+};
+
+/// Where a value stands. Its path is spelled in messages only, since vocabularies have 300,000 values.
+struct Json::Place {
+  std::shared_ptr<const Document> document;
+  std::shared_ptr<const Place> parent;                     // nullptr at the root
+  std::variant<std::monostate, std::string, size_t> step;  // from there: a key or an index
+
+  [[nodiscard]] std::string path() const;
 };
 
 namespace {
@@ -75,6 +83,15 @@ std::string child_path(const std::string& parent, std::string_view key) {
   return parent.empty() ? std::string(key) : fmt::format("{}.{}", parent, key);
 }
 
+std::string child_path(const std::string& parent, size_t index) { return fmt::format("{}[{}]", parent, index); }
+
+/// A key's first eight bytes as a number, in the order of the keys wherever two of them differ.
+uint64_t first_bytes(std::string_view key) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < 8; ++i) bytes = bytes << 8 | (i < key.size() ? static_cast<unsigned char>(key[i]) : 0U);
+  return bytes;
+}
+
 }  // namespace
 
 // Parsing: nlohmann's event parser, which is iterative, feeds this builder.
@@ -99,7 +116,7 @@ class Json::Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool start_object(std::size_t /*elements*/) override { return open({std::make_unique<Object>()}); }
   bool key(string_t& value) override {
-    open_.back().keys.push_back(std::move(value));
+    std::get<std::unique_ptr<Object>>(open_.back().data)->members.emplace_back(std::move(value), Value{});
     return true;
   }
   bool end_object() override { return close(); }
@@ -110,13 +127,6 @@ class Json::Builder final : public nlohmann::json_sax<nlohmann::json> {
                    const nlohmann::detail::exception& error) override;
 
  private:
-  /// A container that is not closed yet. Values of an object wait beside their keys.
-  struct Open {
-    Value container;
-    std::vector<std::string> keys;
-    std::vector<Value> values;
-  };
-
   bool add(Value value) {
     count_value();
     place(std::move(value));
@@ -127,25 +137,23 @@ class Json::Builder final : public nlohmann::json_sax<nlohmann::json> {
     if (open_.size() == max_depth) {
       throw_error(ErrorCode::malformed_model, "{}: expected at most {} levels of nesting, got more", name_, max_depth);
     }
-    open_.push_back({std::move(container), {}, {}});
+    open_.push_back(std::move(container));
     return true;
   }
   bool close() {
-    Open closing = std::move(open_.back());
+    Value closing = std::move(open_.back());
     open_.pop_back();
-    if (auto* object = std::get_if<std::unique_ptr<Object>>(&closing.container.data)) {
-      fill(**object, std::move(closing.keys), std::move(closing.values));
-    } else {
-      std::get<Value::Array>(closing.container.data) = std::move(closing.values);
-    }
-    place(std::move(closing.container));
+    if (auto* object = std::get_if<std::unique_ptr<Object>>(&closing.data)) finish(**object);
+    place(std::move(closing));
     return true;
   }
   void place(Value value) {
     if (open_.empty()) {
       root_ = std::move(value);
+    } else if (auto* array = std::get_if<Value::Array>(&open_.back().data)) {
+      array->push_back(std::move(value));
     } else {
-      open_.back().values.push_back(std::move(value));
+      std::get<std::unique_ptr<Object>>(open_.back().data)->members.back().second = std::move(value);
     }
   }
   void count_value() {
@@ -153,52 +161,69 @@ class Json::Builder final : public nlohmann::json_sax<nlohmann::json> {
       throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} JSON values, got more", name_, max_values);
     }
   }
-  void fill(Object& object, std::vector<std::string> keys, std::vector<Value> values) const;
+  /// A member's position, and its key's first bytes beside it: most keys are told apart without looking at them.
+  struct Ordered {
+    uint64_t first_bytes;
+    uint32_t position;
+  };
+  void finish(Object& object) const;
+  void merge_equal_keys(Object& object, std::vector<Ordered>& order) const;
   [[nodiscard]] std::string place_of(std::size_t position) const;
 
   std::string_view text_;
   const std::string& name_;
   DuplicateKeys duplicates_;
-  std::vector<Open> open_;
+  std::vector<Value> open_;  // containers that are not closed yet
   Value root_;
   size_t value_count_ = 0;
 };
 
-/// Moves keys and values into `object`; of equal keys the last value stays, at the place of the first.
-void Json::Builder::fill(Object& object, std::vector<std::string> keys, std::vector<Value> values) const {
-  std::vector<uint32_t> order(keys.size());
-  std::iota(order.begin(), order.end(), 0U);
-  std::ranges::sort(order, [&](uint32_t a, uint32_t b) {
-    const int compared = keys[a].compare(keys[b]);
-    return compared != 0 ? compared < 0 : a < b;
+void Json::Builder::finish(Object& object) const {
+  auto& members = object.members;
+  std::vector<Ordered> order(members.size());
+  for (uint32_t i = 0; i < order.size(); ++i) order[i] = {first_bytes(members[i].first), i};
+  std::ranges::sort(order, [&](const Ordered& a, const Ordered& b) {
+    if (a.first_bytes != b.first_bytes) return a.first_bytes < b.first_bytes;
+    const int compared = members[a.position].first.compare(members[b.position].first);
+    return compared != 0 ? compared < 0 : a.position < b.position;
   });
+  merge_equal_keys(object, order);
+  if (members.size() <= Object::linear_search_limit) return;
+  object.by_key.reserve(order.size());
+  for (const Ordered& entry : order) object.by_key.push_back(entry.position);
+}
 
-  std::vector<bool> dropped(keys.size());
-  bool any_dropped = false;
+/// Of equal keys the last value stays, at the place of the first.
+void Json::Builder::merge_equal_keys(Object& object, std::vector<Ordered>& order) const {
+  auto& members = object.members;
+  std::vector<bool> dropped;
   for (size_t i = 1, first = 0; i < order.size(); ++i) {
-    if (keys[order[i]] != keys[order[first]]) {
+    auto& [key, value] = members[order[i].position];
+    auto& [first_key, first_value] = members[order[first].position];
+    if (order[i].first_bytes != order[first].first_bytes || key != first_key) {
       first = i;
       continue;
     }
     if (duplicates_ == DuplicateKeys::refuse) {
       throw_error(ErrorCode::malformed_model, "{}: expected unique keys, got {} twice", name_,
-                  shortened(quote_json(keys[order[i]])));
+                  shortened(quote_json(key)));
     }
-    values[order[first]] = std::move(values[order[i]]);
-    dropped[order[i]] = true;
-    any_dropped = true;
+    first_value = std::move(value);
+    dropped.resize(members.size());
+    dropped[order[i].position] = true;
   }
-
-  object.members.reserve(keys.size());
-  std::vector<uint32_t> new_position(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    new_position[i] = static_cast<uint32_t>(object.members.size());
-    if (!dropped[i]) object.members.emplace_back(std::move(keys[i]), std::move(values[i]));
+  if (dropped.empty()) return;
+  std::erase_if(order, [&](const Ordered& entry) { return dropped[entry.position]; });
+  std::vector<uint32_t> new_position(members.size());
+  uint32_t kept = 0;
+  for (size_t i = 0; i < members.size(); ++i) {
+    new_position[i] = kept;
+    if (dropped[i]) continue;
+    if (kept != i) members[kept] = std::move(members[i]);
+    ++kept;
   }
-  if (object.members.size() <= Object::linear_search_limit) return;
-  if (any_dropped) std::erase_if(order, [&](uint32_t position) { return dropped[position]; });
-  for (uint32_t& position : order) position = new_position[position];
-  object.by_key = std::move(order);
+  members.resize(kept);
+  for (Ordered& entry : order) entry.position = new_position[entry.position];
 }
 
 bool Json::Builder::parse_error(std::size_t position, const std::string& last_token,
@@ -276,13 +301,13 @@ Json Json::parse(std::string_view text, std::string name, DuplicateKeys duplicat
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   document->root = builder.take_root();
   const Value* root = &document->root;
-  Json json(document, root, "");
+  Json json(std::make_shared<const Place>(Place{document, nullptr, {}}), root);
   if (!json.is_object()) json.refuse("an object");
   return json;
 }
 
-Json::Json(std::shared_ptr<const Document> document, const Value* value, std::string path)
-    : document_(std::move(document)), value_(value), path_(std::move(path)) {}
+Json::Json(std::shared_ptr<const Place> place, const Value* value, Step step)
+    : place_(std::move(place)), value_(value), step_(step) {}
 
 bool Json::is_absent() const { return value_ == nullptr; }
 bool Json::is_null() const { return value_ != nullptr && std::holds_alternative<std::monostate>(value_->data); }
@@ -299,29 +324,28 @@ bool Json::is_number() const {
 
 Json Json::operator[](std::string_view key) const {
   if (has_value() && !is_object()) refuse("an object");
-  const Value* member = has_value() ? std::get<std::unique_ptr<Object>>(value_->data)->find(key) : nullptr;
-  return {document_, member, child_path(path_, key)};
+  const auto* member = has_value() ? std::get<std::unique_ptr<Object>>(value_->data)->find(key) : nullptr;
+  if (member != nullptr) return {here(), &member->second, std::string_view(member->first)};
+  return {std::make_shared<const Place>(Place{place_->document, here(), std::string(key)}), nullptr};
 }
 
 std::vector<Json> Json::elements() const {
   if (!is_array()) refuse("an array");
   const auto& array = std::get<Value::Array>(value_->data);
+  const auto place = here();
   std::vector<Json> result;
   result.reserve(array.size());
-  for (const Value& element : array) {
-    result.push_back(Json(document_, &element, fmt::format("{}[{}]", path_, result.size())));
-  }
+  for (const Value& element : array) result.push_back(Json(place, &element, result.size()));
   return result;
 }
 
 std::vector<std::pair<std::string, Json>> Json::members() const {
   if (!is_object()) refuse("an object");
   const auto& members = std::get<std::unique_ptr<Object>>(value_->data)->members;
+  const auto place = here();
   std::vector<std::pair<std::string, Json>> result;
   result.reserve(members.size());
-  for (const auto& [key, value] : members) {
-    result.emplace_back(key, Json(document_, &value, child_path(path_, key)));
-  }
+  for (const auto& [key, value] : members) result.emplace_back(key, Json(place, &value, std::string_view(key)));
   return result;
 }
 
@@ -349,7 +373,9 @@ bool Json::boolean() const {
   return std::get<bool>(value_->data);
 }
 
-std::string Json::string() const {
+std::string Json::string() const { return std::string(text()); }
+
+std::string_view Json::text() const {
   if (!is_string()) refuse("a string");
   return std::get<std::string>(value_->data);
 }
@@ -387,7 +413,27 @@ int64_t Json::integer_in_or(int64_t low, int64_t high, int64_t fallback) const {
 
 // A key may be as long as its file.
 std::string Json::where() const {
-  return path_.empty() ? document_->name : document_->name + ": " + shortened(path_, max_path);
+  const std::string& name = place_->document->name;
+  std::string path = here()->path();
+  return path.empty() ? name : name + ": " + shortened(std::move(path), max_path);
+}
+
+std::shared_ptr<const Json::Place> Json::here() const {
+  Place place{place_->document, place_, {}};
+  if (const auto* key = std::get_if<std::string_view>(&step_)) {
+    place.step = std::string(*key);
+  } else if (const auto* index = std::get_if<size_t>(&step_)) {
+    place.step = *index;
+  } else {
+    return place_;
+  }
+  return std::make_shared<const Place>(std::move(place));
+}
+
+std::string Json::Place::path() const {
+  if (const auto* key = std::get_if<std::string>(&step)) return child_path(parent->path(), *key);
+  if (const auto* index = std::get_if<size_t>(&step)) return child_path(parent->path(), *index);
+  return {};
 }
 
 void Json::refuse(std::string_view expected) const {

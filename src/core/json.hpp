@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace oriel {
@@ -49,6 +50,8 @@ class Json {
   [[nodiscard]] double number() const;
   [[nodiscard]] bool boolean() const;
   [[nodiscard]] std::string string() const;
+  /// The same without a copy: it lives as long as the document.
+  [[nodiscard]] std::string_view text() const;
   [[nodiscard]] std::vector<int64_t> integers() const;
   [[nodiscard]] std::vector<double> numbers() const;
 
@@ -71,13 +74,18 @@ class Json {
   struct Value;
   struct Object;
   struct Document;
+  struct Place;
   class Builder;
-  Json(std::shared_ptr<const Document> document, const Value* value, std::string path);
+  /// From a place to one of its members or elements.
+  using Step = std::variant<std::monostate, std::string_view, size_t>;
+  Json(std::shared_ptr<const Place> place, const Value* value, Step step = {});
+  /// The place of this value itself.
+  [[nodiscard]] std::shared_ptr<const Place> here() const;
   [[noreturn]] void refuse(std::string_view expected) const;
 
-  std::shared_ptr<const Document> document_;
-  const Value* value_;  // nullptr where the key is absent
-  std::string path_;
+  std::shared_ptr<const Place> place_;  // of the value, or of what it is a step away from
+  const Value* value_;                  // nullptr where the key is absent
+  Step step_;
 };
 
 /// `text` in double quotes with JSON's escapes. `text` must be UTF-8: is_utf8 tells.

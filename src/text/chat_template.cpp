@@ -39,14 +39,14 @@ jinja::Template template_in(const Json& json) {
   return jinja::Template::parse(json.string(), json.where());
 }
 
-jinja::Template find_template(const arch::ModelFiles& files) {
+jinja::Template find_template(const arch::ModelFiles& files, const Json& tokenizer_config) {
   if (const Json json = files.processor["chat_template"]; json.has_value()) return template_in(json);
   const std::filesystem::path& directory = files.directory;
   if (is_there(directory / "chat_template.json"))
     return template_in(Json::read(directory / "chat_template.json")["chat_template"]);
   if (const auto path = directory / "chat_template.jinja"; is_there(path))
     return jinja::Template::parse(read_text(path), path.string());
-  const bool only_tokenizer = read_if_there(directory / "tokenizer_config.json")["chat_template"].has_value();
+  const bool only_tokenizer = tokenizer_config["chat_template"].has_value();
   throw_error(ErrorCode::unavailable,
               "{}: no chat template in processor_config.json, chat_template.json or chat_template.jinja{}",
               directory.string(),
@@ -70,12 +70,9 @@ void add_special_tokens(const Json& file, SpecialTokens& tokens) {
 
 /// As the tokenizer names them: the class, tokenizer_config.json and, where that does not say what is added,
 /// special_tokens_map.json, each over the one before.
-SpecialTokens read_special_tokens(const arch::ModelFiles& files) {
-  const Json config = read_if_there(files.directory / "tokenizer_config.json");
-  const Json class_name = config["tokenizer_class"];
+SpecialTokens read_special_tokens(const arch::ModelFiles& files, const Json& config) {
   SpecialTokens tokens;
-  for (const auto& [name, token] :
-       arch::tokenizer_class(class_name.is_string() ? class_name.string() : "", files.model_type()).special_tokens)
+  for (const auto& [name, token] : arch::tokenizer_class(config, files.model_type()).special_tokens)
     tokens[name] = token;
   add_special_tokens(config, tokens);
   if (config["added_tokens_decoder"].is_absent())
@@ -115,12 +112,14 @@ Value message_of(jinja::Run& run, const Turn& turn, size_t index) {
 
 ChatTemplate ChatTemplate::load(const arch::ModelFiles& files) {
   ChatTemplate result;
+  const Json tokenizer_config = read_if_there(files.directory / "tokenizer_config.json");
   try {
-    result.template_ = find_template(files);
+    result.template_ = find_template(files, tokenizer_config);
   } catch (const Error& error) {
     result.refusal_ = error;
   }
-  for (auto& [name, token] : read_special_tokens(files)) result.special_tokens_.emplace_back(name, token);
+  for (auto& [name, token] : read_special_tokens(files, tokenizer_config))
+    result.special_tokens_.emplace_back(name, token);
   return result;
 }
 

@@ -60,12 +60,17 @@ Plain plainness(std::span<const Span> plain, size_t begin, size_t end) {
 
 }  // namespace
 
+std::string AddedToken::read_content(const Json& json) {
+  std::string content = json.string();
+  if (content.size() > longest_token)
+    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} bytes, got {}", json.where(), longest_token,
+                content.size());
+  return content;
+}
+
 AddedToken AddedToken::read(const Json& json) {
   AddedToken token;
-  token.content = json["content"].string();
-  if (token.content.size() > longest_token)
-    throw_error(ErrorCode::limit_exceeded, "{}: expected at most {} bytes, got {}", json["content"].where(),
-                longest_token, token.content.size());
+  token.content = read_content(json["content"]);
   token.special = json["special"].boolean_or(false);
   token.single_word = json["single_word"].boolean_or(false);
   token.lstrip = json["lstrip"].boolean_or(false);
@@ -116,9 +121,6 @@ bool TokenFinder::find(std::string_view text, size_t from, const Accepts& accept
 
 void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary) {
   if (token.content.empty()) return;
-  if (token.content.size() > longest_token)
-    throw_error(ErrorCode::limit_exceeded, "added tokens: expected at most {} bytes, got {}", longest_token,
-                token.content.size());
   const uint32_t* known = by_content_.find(token.content);
   if (known != nullptr) {
     token.id = tokens_[*known].id;

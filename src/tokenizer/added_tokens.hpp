@@ -24,8 +24,11 @@ struct AddedToken {
   bool normalized = false;   ///< looked for in normalized text
   std::string decoded = {};  ///< what decoders get: the content, normalized if it is looked for so
 
-  /// An element of "added_tokens", or a value of "added_tokens_decoder"; its id is not read.
+  /// An element of "added_tokens", or a value of "added_tokens_decoder"; its id is not read. Throws what read_content
+  /// throws.
   [[nodiscard]] static AddedToken read(const Json& json);
+  /// The text of a token; limit_exceeded for more than 4,096 bytes.
+  [[nodiscard]] static std::string read_content(const Json& json);
 };
 
 /// Leftmost-longest search for many strings at once.
@@ -62,8 +65,7 @@ struct TokenPart {
 
 class AddedTokens {
  public:
-  /// Adds in the order of `tokenizers`: the id is the vocabulary's, or the next one. Replaces an equal content. Throws
-  /// limit_exceeded for a content of more than 4,096 bytes.
+  /// Adds in the order of `tokenizers`: the id is the vocabulary's, or the next one. Replaces an equal content.
   void add(AddedToken token, const Vocabulary& vocabulary);
   /// To be called once all are there. Throws limit_exceeded for a content of more than 4,096 bytes once normalized.
   void build(const Normalizer& normalizer);

@@ -19,6 +19,21 @@ constexpr size_t longest_cached_word = 256;
 constexpr size_t most_cached_words = 1 << 16;
 constexpr uint32_t none = ~uint32_t{0};
 
+std::pair<std::string_view, std::string_view> tokens_of_merge(const Json& merge) {
+  if (merge.is_string()) {  // the older form: two tokens with a space between
+    const std::string_view both = merge.text();
+    const size_t space = both.find(' ');
+    if (space == std::string_view::npos || both.find(' ', space + 1) != std::string_view::npos)
+      throw_error(ErrorCode::malformed_model, "{}: expected two tokens with one space between, got {}", merge.where(),
+                  quote_json(both.substr(0, 100)));
+    return {both.substr(0, space), both.substr(space + 1)};
+  }
+  const std::vector<Json> both = merge.elements();
+  if (both.size() != 2)
+    throw_error(ErrorCode::malformed_model, "{}: expected two tokens, got {}", merge.where(), both.size());
+  return {both[0].text(), both[1].text()};
+}
+
 }  // namespace
 
 struct Bpe::Symbol {
@@ -26,7 +41,7 @@ struct Bpe::Symbol {
   uint32_t end;  // in bytes of the word
 };
 
-Bpe Bpe::read(const Json& json, bool byte_level) {
+Bpe Bpe::read(const Json& json, const Json& options, bool byte_level) {
   // Files from before the key was written hold BPE if there are merges.
   const std::string kind = json["type"].is_absent() && json["merges"].has_value() ? "BPE" : json["type"].string();
   if (kind != "BPE")
@@ -34,7 +49,7 @@ Bpe Bpe::read(const Json& json, bool byte_level) {
   Bpe bpe;
   bpe.byte_level_ = byte_level;
   bpe.vocabulary_ = Vocabulary::read(json["vocab"]);
-  bpe.read_options(json);
+  bpe.read_options(options);
   bpe.read_merges(json["merges"]);
   bpe.prepare_symbols();
   bpe.prepare_cuts();
@@ -61,40 +76,31 @@ void Bpe::read_options(const Json& json) {
   }
 }
 
-std::optional<uint32_t> Bpe::token_id(std::string_view token, const Json& json) const {
+uint32_t Bpe::token_id(std::string_view token, const Json& json) const {
   const auto id = vocabulary_.id(token);
   if (!id)
     throw_error(ErrorCode::malformed_model, "{}: expected tokens of the vocabulary, got {}", json.where(),
                 quote_json(token.substr(0, 100)));
-  return id;
+  return *id;
 }
 
 void Bpe::read_merges(const Json& json) {
-  uint64_t rank = 0;
-  for (const Json& merge : json.elements()) {
-    std::string left;
-    std::string right;
-    if (merge.is_string()) {  // the older form: two tokens with a space between
-      const std::string both = merge.string();
-      const size_t space = both.find(' ');
-      if (space == std::string::npos || both.find(' ', space + 1) != std::string::npos)
-        throw_error(ErrorCode::malformed_model, "{}: expected two tokens with one space between, got {}", merge.where(),
-                    quote_json(both.substr(0, 100)));
-      left = both.substr(0, space);
-      right = both.substr(space + 1);
-    } else {
-      const std::vector<Json> both = merge.elements();
-      if (both.size() != 2)
-        throw_error(ErrorCode::malformed_model, "{}: expected two tokens, got {}", merge.where(), both.size());
-      left = both[0].string();
-      right = both[1].string();
-    }
-    const uint64_t left_id = *token_id(left, merge);
-    const uint64_t right_id = *token_id(right, merge);
-    merges_.insert_or_assign(left_id << 32 | right_id, rank++ << 32 | *token_id(left + right, merge));
+  const auto is_byte = [](std::string_view token) { return token.size() == 6 && token.starts_with("<0x"); };
+  const std::vector<Json> merges = json.elements();
+  merges_.reserve(merges.size());
+  std::string merged;
+  uint32_t expected = 0;  // most files have merges in the order of their tokens' ids
+  for (uint64_t rank = 0; rank < merges.size(); ++rank) {
+    const Json& merge = merges[rank];
+    const auto [left, right] = tokens_of_merge(merge);
+    const uint64_t left_id = token_id(left, merge);
+    const uint64_t right_id = token_id(right, merge);
+    merged.assign(left).append(right);
+    const uint32_t id = vocabulary_.token(expected) == merged ? expected : token_id(merged, merge);
+    expected = id + 1;
+    merges_.insert_or_assign(left_id << 32 | right_id, rank << 32 | id);
     // A merge of a byte's token goes across neighbours that it does not show.
-    for (const std::string& token : {left, right})
-      merges_bytes_ = merges_bytes_ || (token.size() == 6 && token.starts_with("<0x"));
+    merges_bytes_ = merges_bytes_ || is_byte(left) || is_byte(right);
   }
 }
 
@@ -107,14 +113,16 @@ void Bpe::prepare_symbols() {
     fallback_ids_[byte] = vocabulary_.id(fmt::format("<0x{:02X}>", byte));
     has_all_fallbacks_ = has_all_fallbacks_ && fallback_ids_[byte];
   }
+  const bool has_whole_words = byte_level_ && ignore_merges_;
+  if (has_whole_words) whole_words_.reserve(vocabulary_.size());
   for (uint32_t id = 0; id < vocabulary_.end(); ++id) {
-    const auto& token = vocabulary_.token(id);
+    const auto token = vocabulary_.token(id);
     if (!token || token->empty()) continue;
     if (utf8_length(token->front()) == token->size()) {
       size_t position = 0;
       character_ids_.insert_or_assign(next_code_point(*token, position), id);
     }
-    if (!byte_level_ || !ignore_merges_) continue;
+    if (!has_whole_words) continue;
     if (const auto bytes = bytes_of_alphabet(*token)) whole_words_.insert_or_assign(*bytes, id);
   }
 }
@@ -127,7 +135,7 @@ void Bpe::prepare_cuts() {
   if (!cuts_words_) return;
   ascii_inner_pairs_.assign(size_t{128} * 128, false);
   for (uint32_t id = 0; id < vocabulary_.end(); ++id) {
-    const auto& token = vocabulary_.token(id);
+    const auto token = vocabulary_.token(id);
     if (!token) continue;
     uint32_t previous = none;
     for (size_t i = 0; i < token->size();) {

@@ -26,7 +26,8 @@ class Bpe {
  public:
   /// Throws unsupported_model for other models and for options that oriel does not run, malformed_model for merges and
   /// tokens that do not fit the vocabulary.
-  [[nodiscard]] static Bpe read(const Json& json, bool byte_level);
+  /// `json` has kind, vocabulary and merges.
+  [[nodiscard]] static Bpe read(const Json& json, const Json& options, bool byte_level);
 
   /// Tokens that a plain text must not become (is_special[id]), besides the unknown token.
   void set_special(std::vector<bool> is_special) { is_special_ = std::move(is_special); }
@@ -46,7 +47,7 @@ class Bpe {
   void read_merges(const Json& json);
   void prepare_symbols();
   void prepare_cuts();
-  [[nodiscard]] std::optional<uint32_t> token_id(std::string_view token, const Json& json) const;
+  [[nodiscard]] uint32_t token_id(std::string_view token, const Json& json) const;
   [[nodiscard]] bool can_cut(uint32_t left, uint32_t right) const;
   [[nodiscard]] bool is_allowed(uint32_t id, bool plain) const {
     return !plain || id >= is_special_.size() || !is_special_[id];

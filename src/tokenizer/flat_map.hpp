@@ -14,6 +14,10 @@ namespace oriel::tokenizer {
 /// 64-bit keys to 64-bit values, in one array with linear probing. The key ~0 is not used.
 class FlatMap {
  public:
+  /// Makes room for `count` keys in all.
+  void reserve(size_t count) {
+    while (2 * (count + 1) > slots_.size()) grow();
+  }
   void insert_or_assign(uint64_t key, uint64_t value) {
     if (2 * (size_ + 1) > slots_.size()) grow();
     Slot& slot = slots_[place_of(key)];
@@ -67,6 +71,11 @@ class StringTable {
     if (slots_.empty()) return nullptr;
     const Slot& slot = slots_[place_of(key, hash)];
     return slot.entry == 0 ? nullptr : &entries_[slot.entry - 1].value;
+  }
+  /// Makes room for `count` keys in all.
+  void reserve(size_t count) {
+    while (2 * (count + 1) > slots_.size()) grow();
+    entries_.reserve(count);
   }
   void insert_or_assign(std::string_view key, uint32_t value) {
     if (2 * (entries_.size() + 1) > slots_.size()) grow();

@@ -8,6 +8,7 @@
 #include <array>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "core/error.hpp"
@@ -175,7 +176,7 @@ class Pattern::Search {
 Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where) {
   const ParsedPattern parsed = parse_pattern(regex, where);
   std::vector<std::string> set_syntax;
-  fill_class_table(parsed.sets, set_syntax);
+  number_classes(parsed.sets, set_syntax);
   std::string syntax;
   for (const ParsedPattern::Piece& piece : parsed.pieces)
     syntax += piece.set < 0 ? piece.syntax : set_syntax[static_cast<size_t>(piece.set)];
@@ -186,8 +187,8 @@ Pattern::Pattern(std::string_view regex, std::string_view where) : where_(where)
   anchored_ = std::make_shared<const Code>(syntax, PCRE2_ANCHORED, where_, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 }
 
-/// Numbers the classes, tabulates them, and writes each set as a PCRE2 set of classes.
-void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax) {
+/// Numbers the classes, has them tabulated, and writes each set as a PCRE2 set of classes.
+void Pattern::number_classes(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax) {
   // Between two neighbouring bounds of any sets all characters are alike.
   struct Bound {
     uint32_t at;
@@ -204,7 +205,7 @@ void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vecto
 
   std::vector<bool> inside(sets.size());
   std::map<std::vector<bool>, uint8_t> classes;
-  std::vector<uint8_t> class_of(code_point_count);
+  std::vector<Run> runs;
   size_t next = 0;
   for (uint32_t begin = 0; begin < code_point_count;) {
     for (; next < bounds.size() && bounds[next].at == begin; ++next)
@@ -213,17 +214,10 @@ void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vecto
     const auto [place, is_new] = classes.emplace(inside, static_cast<uint8_t>(classes.size()));
     if (is_new && classes.size() > 256)
       throw_error(ErrorCode::unsupported_model, "{}: expected at most 256 kinds of characters, got more", where_);
-    std::fill(class_of.begin() + begin, class_of.begin() + end, place->second);
+    runs.push_back({begin, place->second});
     begin = end;
   }
-
-  std::map<std::string, uint16_t> known;
-  for (uint32_t begin = 0; begin < code_point_count; begin += 256) {
-    std::string block(class_of.begin() + begin, class_of.begin() + begin + 256);
-    const auto [place, is_new] = known.emplace(std::move(block), static_cast<uint16_t>(known.size()));
-    if (is_new) blocks_.insert(blocks_.end(), place->first.begin(), place->first.end());
-    block_of_.push_back(place->second);
-  }
+  tabulate(runs);
 
   // PCRE2 makes a letter of a set of one letter, or of one in both cases. Taking a repeat back to where a letter
   // stands, it counts no steps; so such sets also hold a class that no character has.
@@ -237,6 +231,34 @@ void Pattern::fill_class_table(const std::vector<CodePointSet>& sets, std::vecto
     std::string& syntax = set_syntax.emplace_back();
     for (const size_t number : numbers) syntax += fmt::format("\\x{:02x}", number);
     syntax = numbers.empty() ? "(?!)" : "[" + syntax + "]";
+  }
+}
+
+void Pattern::tabulate(const std::vector<Run>& runs) {
+  std::map<std::string, uint16_t> known;
+  std::array<std::optional<uint16_t>, 256> known_of_one_class;
+  const auto number_of = [&](const std::string& block) {
+    const auto [place, is_new] = known.emplace(block, static_cast<uint16_t>(known.size()));
+    if (is_new) blocks_.insert(blocks_.end(), block.begin(), block.end());
+    return place->second;
+  };
+  std::string block(256, '\0');
+  size_t run = 0;
+  const auto end_of_run = [&] { return run + 1 < runs.size() ? runs[run + 1].begin : code_point_count; };
+  for (uint32_t begin = 0; begin < code_point_count; begin += 256) {
+    if (end_of_run() <= begin) ++run;
+    const uint8_t number = runs[run].class_number;
+    if (end_of_run() >= begin + 256) {  // most blocks
+      auto& place = known_of_one_class[number];
+      if (!place) place = number_of(std::string(256, static_cast<char>(number)));
+      block_of_.push_back(*place);
+      continue;
+    }
+    for (uint32_t at = begin; at < begin + 256; ++at) {
+      if (end_of_run() <= at) ++run;
+      block[at - begin] = static_cast<char>(runs[run].class_number);
+    }
+    block_of_.push_back(number_of(block));
   }
 }
 

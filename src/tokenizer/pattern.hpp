@@ -65,7 +65,13 @@ class Pattern {
   [[nodiscard]] uint8_t class_of(uint32_t code_point) const {
     return blocks_[static_cast<size_t>(block_of_[code_point >> 8]) * 256 + (code_point & 255)];
   }
-  void fill_class_table(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax);
+  /// Characters of one class, up to the next run.
+  struct Run {
+    uint32_t begin;
+    uint8_t class_number;
+  };
+  void number_classes(const std::vector<CodePointSet>& sets, std::vector<std::string>& set_syntax);
+  void tabulate(const std::vector<Run>& runs);
   void to_classes(std::string_view text, std::vector<uint8_t>& classes) const;
 
   std::string where_;

@@ -4,13 +4,14 @@
 
 namespace oriel::tokenizer {
 
-Pipeline Pipeline::read(const Json& json) {
+Pipeline Pipeline::read(const Json& json, const Json& parts) {
+  const auto part = [&](const char* key) { return parts[key].is_absent() ? json[key] : parts[key]; };
   Pipeline result;
-  result.normalizer_ = Normalizer::read(json["normalizer"]);
-  result.pre_tokenizer_ = PreTokenizer::read(json["pre_tokenizer"]);
+  result.normalizer_ = Normalizer::read(part("normalizer"));
+  result.pre_tokenizer_ = PreTokenizer::read(part("pre_tokenizer"));
   result.post_processor_ = PostProcessor::read(json["post_processor"]);
-  result.decoder_ = Decoder::read(json["decoder"]);
-  result.bpe_ = Bpe::read(json["model"], result.pre_tokenizer_.is_byte_level());
+  result.decoder_ = Decoder::read(part("decoder"));
+  result.bpe_ = Bpe::read(json["model"], part("model"), result.pre_tokenizer_.is_byte_level());
   if (json["added_tokens"].has_value())
     for (const Json& token : json["added_tokens"].elements()) result.add_token(AddedToken::read(token));
   return result;
@@ -127,8 +128,7 @@ void Pipeline::encode(std::string_view text, std::span<const Span> plain, bool a
 std::optional<std::string_view> Pipeline::token(int64_t id) const {
   if (id < 0 || id >= id_limit) return std::nullopt;
   if (const AddedToken* added = added_.find(static_cast<uint32_t>(id))) return added->content;
-  const auto& token = bpe_.vocabulary().token(static_cast<uint32_t>(id));
-  return token ? std::optional<std::string_view>(*token) : std::nullopt;
+  return bpe_.vocabulary().token(static_cast<uint32_t>(id));
 }
 
 std::optional<std::string_view> Pipeline::decoded_token(int64_t id, bool skip_special) const {

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/json.hpp"
@@ -22,7 +23,9 @@ namespace oriel::tokenizer {
 class Pipeline {
  public:
   /// Throws malformed_model, or unsupported_model naming the component that is not run.
-  [[nodiscard]] static Pipeline read(const Json& json);
+  [[nodiscard]] static Pipeline read(const Json& json) { return read(json, json); }
+  /// The same, but `parts` ("normalizer", "pre_tokenizer", "decoder", options of "model") stand for the file's own.
+  [[nodiscard]] static Pipeline read(const Json& json, const Json& parts);
   /// One more added token, as if the file had it last.
   void add_token(AddedToken token) { added_.add(std::move(token), bpe_.vocabulary()); }
   void finish();

@@ -87,12 +87,14 @@ std::optional<CodePointSet> category_set(std::string_view name) {
       {"Punct", "P"},  {"Symbol", "S"}, {"Separator", "Z"}, {"Other", "C"}};
   for (const auto& [long_name, short_name] : long_names)
     if (name == long_name) name = short_name;
+  std::array<bool, std::size(category_names)> is_meant{};
+  for (size_t i = 0; i < is_meant.size(); ++i)
+    is_meant[i] = name.size() <= 2 && !name.empty() && std::string_view(category_names[i]).starts_with(name);
   std::vector<CodePointSet::Range> ranges;
   for (size_t i = 0; i < category_runs.size(); ++i) {
-    const std::string_view category = category_names[category_runs[i] & 31];
+    if (!is_meant[category_runs[i] & 31]) continue;
     const uint32_t end = i + 1 < category_runs.size() ? category_runs[i + 1] >> 5 : code_point_count;
-    if (name.size() <= 2 && !name.empty() && category.starts_with(name))
-      ranges.push_back({category_runs[i] >> 5, end - 1});
+    ranges.push_back({category_runs[i] >> 5, end - 1});
   }
   if (ranges.empty()) return std::nullopt;
   return CodePointSet(std::move(ranges));

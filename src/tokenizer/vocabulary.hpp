@@ -1,7 +1,6 @@
 #pragma once
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,21 +18,24 @@ class Vocabulary {
   /// The object "vocab". Throws malformed_model for ids out of range and ids given twice.
   [[nodiscard]] static Vocabulary read(const Json& json);
 
-  /// Adds a token or gives it another id.
-  void set(std::string_view token, uint32_t id);
   [[nodiscard]] std::optional<uint32_t> id(std::string_view token) const {
     const uint32_t* found = ids_.find(token);
     return found == nullptr ? std::nullopt : std::optional(*found);
   }
   /// Nothing for ids that no token has.
-  [[nodiscard]] const std::optional<std::string>& token(uint32_t id) const;
+  [[nodiscard]] std::optional<std::string_view> token(uint32_t id) const {
+    if (id >= entries_.size() || entries_[id] == no_entry) return std::nullopt;
+    return ids_.key(ids_.entries()[entries_[id]]);
+  }
   [[nodiscard]] size_t size() const { return ids_.size(); }
   /// One more than the highest id.
-  [[nodiscard]] uint32_t end() const { return static_cast<uint32_t>(tokens_.size()); }
+  [[nodiscard]] uint32_t end() const { return static_cast<uint32_t>(entries_.size()); }
 
  private:
+  static constexpr uint32_t no_entry = ~uint32_t{0};
+
   StringTable ids_;
-  std::vector<std::optional<std::string>> tokens_;
+  std::vector<uint32_t> entries_;  // of each id, in ids_
 };
 
 }  // namespace oriel::tokenizer

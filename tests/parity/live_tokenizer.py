@@ -22,12 +22,22 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "tokenizers"
-# What transformers needs beside tokenizer.json to take the class that the released models take.
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+# What transformers needs beside tokenizer.json to take the class that the released models take, and what that class
+# obeys of it.
 CONFIGS = {
-    "qwen": ("qwen2_5_vl", {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}),
-    "tekken": ("mistral3", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}),
-    "gemma": ("gemma3", {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"}),
-    "llama2_prepend": ("llava", {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}),
+    "qwen": [("qwen2_5_vl", {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})],
+    "tekken": [
+        ("mistral3", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}),
+        ("mistral3", {**LLAMA, "add_bos_token": True, "add_eos_token": True}),
+    ],
+    "gemma": [("gemma3", {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"})],
+    "llama2_prepend": [
+        ("llava", LLAMA),
+        ("llama", LLAMA),
+        ("llama", {**LLAMA, "legacy": True, "add_bos_token": False}),
+        ("llama", {**LLAMA, "add_prefix_space": False, "add_eos_token": True}),
+    ],
 }
 BLOCKS = [
     (0x20, 0x7F), (0x00, 0x20), (0x80, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE80),
@@ -98,15 +108,15 @@ def compare_kind(program: Program, kind: str, texts: list[str], differences: Dif
     differences.compare(f"{kind}, plain", texts, program(directory, texts, "--plain", "--no-special-tokens"), plain)
 
 
-def compare_class(program: Program, kind: str, texts: list[str], differences: Differences) -> None:
-    model_type, config = CONFIGS[kind]
+def compare_class(program: Program, kind: str, config: tuple, texts: list[str], differences: Differences) -> None:
+    model_type, config = config
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         (directory / "tokenizer.json").write_bytes((DATA / kind / "tokenizer.json").read_bytes())
         (directory / "tokenizer_config.json").write_text(json.dumps(config))
         (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        name = f"{kind}, {type(tokenizer).__name__}"
+        name = f"{kind}, {type(tokenizer).__name__} of {model_type}, {config}"
         differences.compare(name, texts, program(directory, texts), [tokenizer(text).input_ids for text in texts])
         plain = [tokenizer(text, split_special_tokens=True).input_ids for text in texts]
         differences.compare(f"{name}, plain", texts, program(directory, texts, "--plain"), plain)
@@ -129,8 +139,8 @@ def main() -> int:
         rng = random.Random(f"{arguments.seed} {kind}")
         texts = [random_text(rng) for _ in range(arguments.texts)]
         compare_kind(program, kind, texts, differences)
-        if kind in CONFIGS:
-            compare_class(program, kind, texts[: arguments.texts // 4], differences)
+        for config in CONFIGS.get(kind, []):
+            compare_class(program, kind, config, texts[: arguments.texts // 4], differences)
         print(f"{kind}: {differences.compared} compared, {differences.found} differences so far", flush=True)
     return 1 if differences.found else 0
 

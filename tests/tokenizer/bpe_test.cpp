@@ -14,7 +14,10 @@ namespace {
 
 using testing::ElementsAre;
 
-Bpe read(const std::string& text) { return Bpe::read(Json::parse(text, "model"), false); }
+Bpe read(const std::string& text, bool byte_level = false) {
+  const Json json = Json::parse(text, "model");
+  return Bpe::read(json, json, byte_level);
+}
 
 std::vector<uint32_t> encode(const Bpe& bpe, std::string_view word, bool plain = false) {
   Bpe::Cache cache;
@@ -44,10 +47,9 @@ TEST(Bpe, DropsUnknownCharactersWithoutAnUnknownToken) {
 }
 
 TEST(Bpe, PlainWordsBecomeNoSpecialToken) {
-  Bpe bpe = Bpe::read(Json::parse(R"({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "bb": 3},
-                                      "merges": [["a", "b"], ["b", "b"]], "ignore_merges": true})",
-                                  "model"),
-                      true);
+  Bpe bpe = read(R"({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "bb": 3},
+                     "merges": [["a", "b"], ["b", "b"]], "ignore_merges": true})",
+                 /*byte_level=*/true);
   bpe.set_special({false, false, true, false});
   EXPECT_THAT(encode(bpe, "ab"), ElementsAre(2));
   EXPECT_THAT(encode(bpe, "ab", true), ElementsAre(0, 1));

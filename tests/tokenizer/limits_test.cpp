@@ -59,8 +59,9 @@ TEST(TokenizerLimits, AddedTokens) {
     return tokens.tokens()[0].decoded.size();
   };
   EXPECT_EQ(build(4096, ""), 4096U);
-  expect_error(ErrorCode::limit_exceeded, "added tokens: expected at most 4096 bytes, got 4097",
-               [&] { (void)build(4097, ""); });
+  const Json too_long = Json::parse(R"({"content": ")" + std::string(4097, 'a') + "\"}", "file");
+  expect_error(ErrorCode::limit_exceeded, "file: content: expected at most 4096 bytes, got 4097",
+               [&] { (void)AddedToken::read(too_long); });
   const std::string prepend = R"({"type": "Prepend", "prepend": ")" + std::string(2000, 'b') + "\"}";
   EXPECT_EQ(build(2096, prepend), 4096U);
   expect_error(ErrorCode::limit_exceeded, "added tokens: expected at most 4096 bytes of normalized text, got 4097",

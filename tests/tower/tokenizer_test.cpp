@@ -238,6 +238,37 @@ TEST(Tokenizer, ClassesNameTokensThatFilesLeaveOut) {
   EXPECT_EQ(gemma.unknown_id(), gemma.token_id("<unk>"));
 }
 
+/// Ids and texts are transformers 5.17's.
+TEST(Tokenizer, LlamaTokenizerPrependsItsOwnWay) {
+  const auto load = [](const std::string& model_type, const std::string& options) {
+    return Scratch("llama2_prepend")
+        .write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizerFast")" + options + "}")
+        .write("config.json", R"({"model_type": ")" + model_type + "\"}")
+        .load();
+  };
+  const auto expect = [&](const std::string& model_type, const std::string& options, const Ids& ids,
+                          const std::string& decoded) {
+    const Tokenizer tokenizer = load(model_type, options);
+    EXPECT_EQ(tokenizer.encode("a b</s>c"), ids) << model_type << options;
+    EXPECT_EQ(tokenizer.decode(ids, {.skip_special_tokens = false}), decoded) << model_type << options;
+  };
+  const Ids first = {1, 416, 393, 293, 2, 294};
+  const Ids always = {1, 416, 393, 293, 2, 431};
+  expect("llama", "", first, "<s> a b</s>c");
+  expect("llama", R"(, "legacy": false, "add_prefix_space": true)", first, "<s> a b</s>c");
+  expect("llama", R"(, "legacy": null, "add_prefix_space": null)", first, "<s> a b</s>c");
+  expect("llama", R"(, "legacy": true)", always, "<s> a b</s> c");
+  expect("llama", R"(, "add_prefix_space": false)", {1, 292, 393, 293, 2, 294}, "<s>a b</s>c");
+  // Models whose files are obeyed, which prepend everywhere here, and name all special tokens.
+  for (const char* model_type : {"llava", "mistral3"}) {
+    expect(model_type, R"(, "legacy": false, "add_prefix_space": false)", always, "<s> a b</s> c");
+    EXPECT_EQ(load(model_type, "").eos_id(), std::nullopt);
+  }
+  EXPECT_EQ(load("llama", "").eos_id(), 2);
+  // Behind a tokenizer.json these say nothing.
+  expect("llama", R"(, "add_bos_token": false, "add_eos_token": true)", first, "<s> a b</s>c");
+}
+
 TEST(Tokenizer, NamedTokensThatNothingAddsAreAdded) {
   const Tokenizer plain = Tokenizer::load(golden("qwen"));
   const Tokenizer tokenizer =
@@ -320,6 +351,11 @@ TEST(Tokenizer, FilesThatItDoesNotRunAreRefusedByName) {
   refused(ErrorCode::limit_exceeded,
           R"({"added_tokens": [{"content": ")" + std::string(5000, 'a') + R"("}], )" + model + "}",
           ": added_tokens[0].content: expected at most 4096 bytes, got 5000");
+  Scratch long_name("qwen");
+  long_name.write("tokenizer_config.json", R"({"bos_token": ")" + std::string(5000, 'a') + "\"}");
+  expect_error(ErrorCode::limit_exceeded,
+               long_name.path("tokenizer_config.json") + ": bos_token: expected at most 4096 bytes, got 5000",
+               [&] { (void)long_name.load(); });
   const TemporaryDirectory empty;
   expect_error(ErrorCode::file_error, (empty.path() / "tokenizer.json").string() + ": expected a file, found nothing",
                [&] { (void)Tokenizer::load(empty.path()); });
