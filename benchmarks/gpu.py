@@ -316,9 +316,9 @@ def main() -> None:
             print(gpu_pictures.table(lines), flush=True)
             streams += lines
         if "profile" in arguments.parts:
-            lines = gpu_profile.measure(arguments.build, name, directory, chosen_calls(name, arguments))
-            for line in lines:
-                print(f"\n{name} {line['case']}\n\n{gpu_profile.kernel_table(line)}", flush=True)
+            calls = chosen_calls(name, arguments)
+            show = lambda text: print(text, flush=True)  # noqa: E731
+            lines = gpu_profile.measure(arguments.build, name, directory, calls, show)
             profiles += lines
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(line) + "\n" for line in results + streams + profiles))

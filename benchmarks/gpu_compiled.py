@@ -120,7 +120,7 @@ def main() -> None:
     tower, directory = sys.argv[1], Path(sys.argv[2])
     wanted = json.loads(sys.stdin.readline())
     # Other calls of the tower share kernels with this one, and a second run finds those of the first.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "oriel-torch-compile"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"oriel-torch-compile-{os.getuid()}"))
     import gpu
 
     peer = gpu.Peer(tower, directory)

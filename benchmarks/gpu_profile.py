@@ -87,22 +87,28 @@ def compare_products(line: dict, tower: str, pictures: list, alone: dict) -> lis
     return rows
 
 
-def measure(build: Path, tower: str, directory: Path, calls: dict[str, list], tuning_file: Path | None = None) -> list[dict]:
+def measure(
+    build: Path, tower: str, directory: Path, calls: dict[str, list], say, tuning_file: Path | None = None
+) -> list[dict]:
+    """`say` is given the kernels of a call as soon as they are recorded: products by themselves are timed last."""
     texts = {",".join(f"{w}x{h}" for w, h in pictures): call for call, pictures in calls.items()}
     command = [build / "benchmarks" / "bench_profile_gpu", "--model", directory]
     if tuning_file:
         command += ["--tuning-file", tuning_file]
     for text in texts:
         command += ["--call", text]
-    output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = []
-    for line in map(json.loads, output.splitlines()):
-        call = texts[line["call"]]
-        line.update(tower=tower, case=call)
+    command, lines = [str(part) for part in command], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        for line in map(json.loads, program.stdout):
+            line.update(tower=tower, case=texts[line["call"]])
+            lines.append(line)
+            say(f"\n{tower} {line['case']}, {line['ms'][0]:.2f} ms, {held_back_by(line)}\n\n{kernel_table(line)}")
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, command)
+    for line in lines:
         if "trace_problem" not in line:
-            alone = gpu_kernels.measure(build, tower, calls[call])
-            line["products"] = compare_products(line, tower, calls[call], alone)
-        lines.append(line)
+            pictures = calls[line["case"]]
+            line["products"] = compare_products(line, tower, pictures, gpu_kernels.measure(build, tower, pictures))
     return lines
 
 

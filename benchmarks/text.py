@@ -116,7 +116,7 @@ class Bench:
                 if turn > 0:
                     result[kind].append(theirs)
                     result["same"].setdefault(kind, []).append(leading_equal(mine["ids"], theirs["ids"]))
-        self.say(f"{self.title}: {what}")
+        self.say(f"{self.title}: {what}: {in_milliseconds(result, peers)}")
         return result
 
     def measure(self) -> dict:
@@ -156,6 +156,12 @@ def leading_equal(ours: list, theirs: list) -> str:
 
 def milliseconds(answers: list[dict], key: str = "ms") -> float | None:
     return statistics.median(answer[key][0] for answer in answers) if answers else None
+
+
+def in_milliseconds(entry: dict, peers: dict) -> str:
+    """For those who can't wait for the table."""
+    show = lambda kind: "none" if (ms := milliseconds(entry[kind])) is None else f"{ms:.1f} ms"  # noqa: E731
+    return ", ".join(f"{kind} {show(kind)}" for kind in ("oriel", *peers))
 
 
 def same_ids(entry: dict) -> str:

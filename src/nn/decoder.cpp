@@ -182,7 +182,8 @@ at::Tensor Decoder::step(std::span<const int64_t> ids, const at::Tensor& positio
   const at::Tensor own_ids = to_tensor({ids.begin(), ids.end()}, at::kCPU).unsqueeze(0);
   const at::Tensor rows = at::cat({own_ids, places_of(runs), positions});
   std::shared_ptr<DecoderGraphs>& graphs = cache.graphs();
-  if (!graphs || graphs->owner() != this) graphs = std::make_shared<DecoderGraphs>(this, weights_.embeddings.device());
+  if (!graphs || graphs->owner() != identity_.get())
+    graphs = std::make_shared<DecoderGraphs>(identity_, weights_.embeddings.device());
   return graphs->run(rows, [&](const at::Tensor& on_device) { return step_on_device(on_device, cache); });
 #else
   throw_error(ErrorCode::internal, "decoder: expected no kernels in a build without CUDA");

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -145,6 +146,7 @@ class Decoder {
   };
   std::vector<Turn> turns_;   ///< RotarySpec on the weights' device
   bool has_kernels_ = false;  ///< for what lies between the products of attention
+  std::shared_ptr<const void> identity_ = std::make_shared<const char>();  ///< of the weights: whose graphs a cache has
 };
 
 }  // namespace oriel::nn

@@ -21,6 +21,7 @@ namespace {
 
 // Queries that share one mask. More would compute more of what is masked, fewer would load keys more often.
 constexpr int64_t masked_stretch = 256;
+constexpr int64_t most_masked_scores = int64_t{1} << 24;  ///< written out at once on a GPU, in float32
 
 constexpr float hidden_key = -std::numeric_limits<float>::infinity();
 
@@ -65,6 +66,14 @@ at::Tensor attend_masked_on_gpu(const at::Tensor& q, const at::Tensor& k, const 
   const at::Tensor by_head = scores.unflatten(-2, {group, rows});
   by_head.masked_fill_(mask.logical_not(), hidden_key);
   return at::matmul(at::softmax(scores, -1), v.to(at::kFloat)).unflatten(-2, {group, rows}).to(q.scalar_type());
+}
+
+/// How many queries are attended together.
+int64_t stretch_of(const at::Tensor& q, const Visibility& visibility) {
+  if (q.is_cpu()) return masked_stretch;
+  if (visibility.causal) return q.size(0);                                    // without a mask
+  const int64_t scores = q.size(1) * (visibility.begin + visibility.tokens);  // of a query
+  return std::clamp<int64_t>(most_masked_scores / scores, 1, masked_stretch);
 }
 
 /// The queries [first, first + count) of a run.
@@ -137,7 +146,7 @@ Visibility make_visibility(int64_t begin, int64_t tokens, int64_t window, std::s
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Visibility& visibility,
                             double scale) {
   const int64_t tokens = q.size(0);
-  const int64_t stretch = q.is_cpu() || !visibility.causal ? masked_stretch : tokens;
+  const int64_t stretch = stretch_of(q, visibility);
   if (tokens <= stretch) return attend_stretch(q, k, v, visibility, 0, tokens, scale);
   at::Tensor out = at::empty({tokens, q.size(1) * q.size(2)}, q.options());
   for (int64_t first = 0; first < tokens; first += stretch) {

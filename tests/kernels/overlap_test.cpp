@@ -1,13 +1,11 @@
 // Kernels that begin while the one before them ends (kernels/launch.cuh): the bits of kernels that are waited for.
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/cuda/graph_capture.hpp"
 #include "ops/cuda/launch.hpp"
 #include "ops/linear.hpp"
 #include "ops/rotary.hpp"
@@ -112,16 +111,13 @@ TEST_P(OverlapOnGpu, AReplayedGraphGivesTheBitsOfKernelsThatAreWaitedFor) {
   const Chain chain(at::kBFloat16);
   const at::Tensor input = chain.input();
   (void)chain.run(input, true);
-  const c10::cuda::CUDAStreamGuard stream(c10::cuda::getStreamFromPool());  // the default one cannot be captured
-  cuda::check(cudaDeviceSynchronize(), "inputs");
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin();
-  const at::Tensor replayed = chain.run(input, false);
-  graph.capture_end();
+  nn::GraphCaptures captures(input.device());
+  const auto graph = captures.capture([&] { return chain.run(input, false); });
+  ASSERT_NE(graph, nullptr);
   for (int i = 0; i < 200; ++i) {
     input.copy_(chain.input());
-    graph.replay();
-    const at::Tensor rows_of_replay = replayed.clone();
+    graph->replay();
+    const at::Tensor rows_of_replay = graph->result().clone();
     ASSERT_TRUE(chain.run(input, true).equal(rows_of_replay)) << i;
   }
 }

@@ -18,8 +18,8 @@ struct DecoderGraphs::Entry {
   bool is_plain = false;  ///< capturing failed
 };
 
-DecoderGraphs::DecoderGraphs(const void* owner, c10::Device device)
-    : owner_(owner), device_(device), captures_(device) {}
+DecoderGraphs::DecoderGraphs(std::shared_ptr<const void> owner, c10::Device device)
+    : owner_(std::move(owner)), device_(device), captures_(device) {}
 
 DecoderGraphs::~DecoderGraphs() = default;
 

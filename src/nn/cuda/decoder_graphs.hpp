@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 
 #include "nn/cuda/graph_capture.hpp"
 
@@ -22,7 +23,7 @@ class DecoderGraphs {
   /// From `input` int64 [rows, n] on the GPU to logits [n, vocabulary].
   using Forward = std::function<at::Tensor(const at::Tensor& input)>;
 
-  DecoderGraphs(const void* owner, c10::Device device);
+  DecoderGraphs(std::shared_ptr<const void> owner, c10::Device device);
   ~DecoderGraphs();
   DecoderGraphs(const DecoderGraphs&) = delete;
   DecoderGraphs& operator=(const DecoderGraphs&) = delete;
@@ -32,7 +33,7 @@ class DecoderGraphs {
   /// `forward` must do the same whenever it is called, but for what it reads.
   [[nodiscard]] at::Tensor run(const at::Tensor& input, const Forward& forward);
 
-  [[nodiscard]] const void* owner() const { return owner_; }  ///< the decoder
+  [[nodiscard]] const void* owner() const { return owner_.get(); }  ///< Decoder::identity_
   /// How many steps were replayed so far: tests ask, so that they know which path they test.
   [[nodiscard]] int64_t replays() const { return replays_; }
 
@@ -41,7 +42,7 @@ class DecoderGraphs {
 
   Entry& entry_of(int64_t tokens, int64_t rows);
 
-  const void* owner_;
+  std::shared_ptr<const void> owner_;  ///< kept, so that no other decoder gets its address
   c10::Device device_;
   GraphCaptures captures_;
   std::map<int64_t, Entry> entries_;  ///< by number of tokens
