@@ -251,7 +251,7 @@ TEST_F(DecoderStepsOnGpu, ManySequencesRunPlainly) {
 }
 
 TEST_F(DecoderStepsOnGpu, WhatCannotBeCapturedRunsPlainly) {
-  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  DecoderGraphs graphs(std::make_shared<const char>(), c10::Device(at::kCUDA, 0));
   const at::Tensor input = at::ones({4, 2}, at::kLong);
   int calls = 0;
   for (int i = 0; i < 4; ++i) {
@@ -267,7 +267,7 @@ TEST_F(DecoderStepsOnGpu, WhatCannotBeCapturedRunsPlainly) {
 }
 
 TEST_F(DecoderStepsOnGpu, OtherSizesAreCapturedWhereOneCannotBe) {
-  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  DecoderGraphs graphs(std::make_shared<const char>(), c10::Device(at::kCUDA, 0));
   const auto sum = [](const at::Tensor& columns) { return columns.sum(0, /*keepdim=*/true).t().to(at::kFloat); };
   int calls = 0;
   const auto throws_at_second = [&](const at::Tensor& columns) {
@@ -285,7 +285,7 @@ TEST_F(DecoderStepsOnGpu, OtherSizesAreCapturedWhereOneCannotBe) {
 }
 
 TEST_F(DecoderStepsOnGpu, StepsInARowReadTheirOwnInputHoweverLateTheGpuIs) {
-  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  DecoderGraphs graphs(std::make_shared<const char>(), c10::Device(at::kCUDA, 0));
   const auto sum = [](const at::Tensor& columns) { return columns.sum(0, /*keepdim=*/true).t().to(at::kFloat); };
   std::vector<at::Tensor> found;
   for (int i = 0; i < 5; ++i) {
@@ -299,7 +299,7 @@ TEST_F(DecoderStepsOnGpu, StepsInARowReadTheirOwnInputHoweverLateTheGpuIs) {
 
 // On another stream, which nothing but the graphs' own account of their room's use keeps behind the first one.
 TEST_F(DecoderStepsOnGpu, AStepThatThrewStillReadsItsOwnInput) {
-  DecoderGraphs graphs(this, c10::Device(at::kCUDA, 0));
+  DecoderGraphs graphs(std::make_shared<const char>(), c10::Device(at::kCUDA, 0));
   const at::Tensor input = at::ones({4, 2}, at::kLong);
   at::Tensor seen;
   const auto throws = [&](const at::Tensor& columns) -> at::Tensor {
