@@ -94,16 +94,8 @@ cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
     const cudaError_t status = encode_map(params, 16, CU_TENSOR_MAP_SWIZZLE_32B, &tail);
     if (status != cudaSuccess) return status;
   }
-  constexpr float kLog2E = 1.4426950408889634f;
-  const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
-  const KernelArguments<T> arguments{static_cast<const std::int32_t*>(params.plan),
-                                     reinterpret_cast<const AttentionTile*>(tiles),
-                                     static_cast<T*>(params.out),
-                                     params.heads,
-                                     params.q_prescaled ? 1.f : params.scale * kLog2E,
-                                     params.q_prescaled};
   const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
-  return launch_overlapping(kernel, grid, stream, panel, tail, arguments);
+  return launch_overlapping(kernel, grid, stream, panel, tail, sm90::arguments_of<T, AttentionTile>(params));
 }
 
 template <class T>

@@ -7,9 +7,6 @@
 
 namespace oriel::kernels::sm90 {
 
-/// Shared memory holds columns in panels of 64 (128-byte rows, 128-byte swizzle). A head dim past a multiple of 64 has
-/// its last columns in a tail of 16 (32-byte rows, 32-byte swizzle) for Q and K, whose product takes 16 columns a time;
-/// V takes another panel, so that one instruction covers all columns of the output.
 /// Of a kernel, beside its tensor maps.
 template <class T, class Tile>
 struct Arguments {
@@ -21,6 +18,22 @@ struct Arguments {
   bool prescaled;
 };
 
+/// What the launchers hand over of their parameters, whose plan lies on the device.
+template <class T, class Tile, class Params>
+Arguments<T, Tile> arguments_of(const Params& params) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
+  return {static_cast<const std::int32_t*>(params.plan),
+          reinterpret_cast<const Tile*>(tiles),
+          static_cast<T*>(params.out),
+          params.heads,
+          params.q_prescaled ? 1.f : params.scale * kLog2E,
+          params.q_prescaled};
+}
+
+/// Shared memory holds columns in panels of 64 (128-byte rows, 128-byte swizzle). A head dim past a multiple of 64 has
+/// its last columns in a tail of 16 (32-byte rows, 32-byte swizzle) for Q and K, whose product takes 16 columns a time;
+/// V takes another panel, so that one instruction covers all columns of the output.
 template <int kHeadDim>
 struct Shape {
   static constexpr int kUnit = kAttentionUnit;                       // rows of a warpgroup, and keys of a step

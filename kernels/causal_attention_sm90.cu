@@ -87,16 +87,8 @@ cudaError_t launch(const CausalAttentionParams& params, cudaStream_t stream) {
   for (int i = 0; i < 3; ++i) {
     if (const cudaError_t status = encode_map(params, inputs[i], &maps[i]); status != cudaSuccess) return status;
   }
-  constexpr float kLog2E = 1.4426950408889634f;
-  // Never 0, by which a hidden key's -Inf would be NaN.
-  const float scale_log2 = params.q_prescaled ? 1.f : std::max(params.scale * kLog2E, FLT_MIN);
-  const auto* const tiles = static_cast<const std::uint8_t*>(params.plan) + attention_tiles_offset(params.blocks);
-  const KernelArguments<T> arguments{static_cast<const std::int32_t*>(params.plan),
-                                     reinterpret_cast<const CausalTile*>(tiles),
-                                     static_cast<T*>(params.out),
-                                     params.heads,
-                                     scale_log2,
-                                     params.q_prescaled};
+  KernelArguments<T> arguments = sm90::arguments_of<T, CausalTile>(params);
+  arguments.scale_log2 = std::max(arguments.scale_log2, FLT_MIN);  // never 0, by which a hidden key's -Inf would be NaN
   const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
   return launch_overlapping(kernel, grid, stream, maps[0], maps[1], maps[2], arguments);
 }

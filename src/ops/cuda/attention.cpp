@@ -50,13 +50,6 @@ Path path_of(const at::Tensor& qkv, const Segments& segments) {
   return path_of(qkv.size(2), qkv.size(3), segments.longest_possible, qkv.device());
 }
 
-/// A copy on the GPU, behind what is enqueued there; the host does not wait.
-at::Tensor to_device(const void* data, int64_t count, at::ScalarType type, c10::Device device) {
-  const at::Tensor host = at::empty({count}, at::dtype(type).pinned_memory(true));
-  std::memcpy(host.mutable_data_ptr(), data, static_cast<size_t>(count) * c10::elementSize(type));
-  return host.to(device, /*non_blocking=*/true);
-}
-
 kernels::AttentionInputs inputs_of(const at::Tensor& qkv, const at::Tensor& out, double scale, bool query_scaled) {
   return {.qkv = qkv.const_data_ptr(),
           .out = out.mutable_data_ptr(),

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -59,9 +58,7 @@ CausalTiles place_tiles(std::span<const CausalRun> runs, const DecodeShape& shap
                                                  .head_dim = static_cast<int>(shape.head_dim),
                                                  .window = static_cast<int32_t>(std::min(window, most_rows)),
                                                  .sm_count = chip_of(device).processors});
-  at::Tensor bytes = at::empty({static_cast<int64_t>(plan.bytes.size())}, at::kByte);
-  std::memcpy(bytes.mutable_data_ptr(), plan.bytes.data(), plan.bytes.size());
-  return {upload(bytes, device), plan.blocks};
+  return {to_device(plan.bytes.data(), static_cast<int64_t>(plan.bytes.size()), at::kByte, device), plan.blocks};
 }
 
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const CausalTiles& tiles,

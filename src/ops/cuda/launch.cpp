@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -28,6 +29,12 @@ kernels::Element element_of(const at::Tensor& x) {
 }
 
 cudaStream_t stream_of(const at::Tensor& x) { return c10::cuda::getCurrentCUDAStream(x.device().index()).stream(); }
+
+at::Tensor to_device(const void* data, int64_t count, at::ScalarType type, c10::Device device) {
+  const at::Tensor host = at::empty({count}, at::dtype(type).pinned_memory(true));
+  std::memcpy(host.mutable_data_ptr(), data, static_cast<size_t>(count) * c10::elementSize(type));
+  return host.to(device, /*non_blocking=*/true);
+}
 
 Chip chip_of(c10::Device device) {
   static std::mutex mutex;

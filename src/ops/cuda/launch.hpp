@@ -23,6 +23,9 @@ namespace oriel::ops::cuda {
 
 [[nodiscard]] kernels::Element element_of(const at::Tensor& x);
 [[nodiscard]] cudaStream_t stream_of(const at::Tensor& x);
+/// [count] on the GPU, copied behind what is enqueued there; the host does not wait.
+[[nodiscard]] at::Tensor to_device(const void* data, int64_t count, at::ScalarType type, c10::Device device);
+
 /// What kernels are chosen and launched by; asked of the driver once.
 struct Chip {
   int major = 0;  ///< compute capability
