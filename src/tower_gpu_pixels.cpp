@@ -4,6 +4,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
+#include <cstdlib>
 #include <optional>
 #include <oriel/torch.hpp>
 #include <utility>
@@ -21,10 +22,11 @@ namespace {
 constexpr int64_t longest_stride = int64_t{1} << 40;  // bytes
 
 ops::DevicePicture view_of(const DevicePixelView& pixels) {
+  // Rows follow each other downwards in a mirrored picture, too, whose columns go backwards.
+  const int64_t row = pixels.size.width * std::abs(pixels.column_stride_bytes);
   return {.pixels = pixels.data,
           .size = pixels.size,
-          .row_stride =
-              pixels.row_stride_bytes == 0 ? pixels.size.width * pixels.column_stride_bytes : pixels.row_stride_bytes,
+          .row_stride = pixels.row_stride_bytes == 0 ? row : pixels.row_stride_bytes,
           .column_stride = pixels.column_stride_bytes,
           .channel_stride = pixels.channel_stride_bytes};
 }
@@ -41,6 +43,29 @@ void check(const DevicePixelView& pixels, const std::string& name, Device device
     if (stride > longest_stride || stride < -longest_stride)
       throw_error(ErrorCode::invalid_argument, "{}: expected strides of at most 2^40 bytes either way, got {}", name,
                   stride);
+}
+
+/// Throws invalid_argument where the first or the last byte of a picture is none that the current GPU can read: a
+/// kernel that tried would end the process's use of it.
+void check_memory(const DevicePixelView& pixels, const std::string& name, Device device) {
+  const ops::DevicePicture view = view_of(pixels);
+  int64_t before = 0;
+  int64_t behind = 0;
+  for (const int64_t steps :
+       {(view.size.height - 1) * view.row_stride, (view.size.width - 1) * view.column_stride, 2 * view.channel_stride})
+    (steps < 0 ? before : behind) += steps;
+  const auto unreadable = [&](int64_t bytes) {
+    const auto address = reinterpret_cast<uintptr_t>(view.pixels) + static_cast<uintptr_t>(bytes);
+    return ops::unreadable_memory(reinterpret_cast<const void*>(address), to_torch_device(device));
+  };
+  if (const std::string found = unreadable(0); !found.empty())
+    throw_error(ErrorCode::invalid_argument, "{}: expected pixels in the memory of {}, got a pointer to {}", name,
+                to_string(device), found);
+  for (const int64_t bytes : {before, behind})
+    if (const std::string found = unreadable(bytes); !found.empty())
+      throw_error(ErrorCode::invalid_argument,
+                  "{}: expected pixels in the memory of {}, but its strides lead {} bytes from data to {}", name,
+                  to_string(device), bytes, found);
 }
 
 void check_sides(Size size, const std::string& name) {
@@ -95,6 +120,8 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
     const ops::CallersStream on_stream(options.stream, where);
+    for (const GpuPicture& picture : pictures)
+      if (picture.host == nullptr) check_memory(picture.pixels, picture.name, device);
     const at::Tensor values =
         at::empty({total, traits().pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     int64_t begin = 0;
@@ -172,6 +199,8 @@ Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> f
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
     const ops::CallersStream on_stream(options.embed.stream, where);
+    for (const GpuPicture& one : frames)
+      if (one.host == nullptr) check_memory(one.pixels, one.name, device);
     const at::Tensor values =
         at::empty({grid.patches(), pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     const int64_t slot_patches = grid.h * grid.w;

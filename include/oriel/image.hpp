@@ -68,15 +68,16 @@ struct PixelView {
   int64_t stride_bytes = 0;  ///< from one row to the next; 0 means width * channels. Negative strides are allowed.
 };
 
-/// Raw 8-bit RGB pixels of the caller in the memory of the GPU that a tower runs on, such as a video decoder leaves
-/// them: interleaved, with a fourth byte to skip, in planes, bottom up. They are read in the order of the call's stream
-/// (EmbedOptions::stream, or else the calling thread's current CUDA stream as libtorch knows it) and must stay until
-/// that work is done.
+/// Raw 8-bit RGB pixels in the memory of the GPU that a tower runs on, such as a video decoder leaves them:
+/// interleaved, with a fourth byte to skip, in planes, bottom up, mirrored. Read in the order of the call's stream, or
+/// else of the calling thread's current CUDA stream as libtorch knows it; they must stay until that work is done.
+/// Managed memory, and pinned host memory that is mapped at its own address, will do as well; other memory is an
+/// invalid_argument.
 struct DevicePixelView {
   const uint8_t* data = nullptr;  ///< red of the top left pixel
   Size size = {};
-  int64_t row_stride_bytes = 0;      ///< from one row to the next, of either sign; 0 means width * column_stride_bytes
-  int64_t column_stride_bytes = 3;   ///< from one pixel to the next
+  int64_t row_stride_bytes = 0;      ///< from one row to the next, of either sign; 0: width * |column_stride_bytes|
+  int64_t column_stride_bytes = 3;   ///< from one pixel to the next; negative for mirrored pictures
   int64_t channel_stride_bytes = 1;  ///< from red to green to blue; negative for BGR
 };
 

@@ -1,6 +1,7 @@
 #include "ops/device.hpp"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <fmt/format.h>
 
 #include <array>
 #include <atomic>
@@ -51,6 +52,31 @@ int compute_capability([[maybe_unused]] c10::Device device) {
   }
 #endif
   return 0;
+}
+
+std::string unreadable_memory([[maybe_unused]] const void* address, [[maybe_unused]] c10::Device device) {
+#ifdef ORIEL_CUDA
+  cudaPointerAttributes found{};
+  const cudaError_t error = cudaPointerGetAttributes(&found, address);
+  if (error == cudaErrorInvalidValue) {
+    (void)cudaGetLastError();  // said here, and not to be found again by the next launch
+    found.type = cudaMemoryTypeUnregistered;
+  } else {
+    cuda::check(error, "cudaPointerGetAttributes");
+  }
+  switch (found.type) {
+    case cudaMemoryTypeDevice:  // another GPU's may be mapped by some other library of the process: not relied on
+      return found.device == device.index() ? std::string() : fmt::format("memory of cuda:{}", found.device);
+    case cudaMemoryTypeManaged:
+      return {};
+    case cudaMemoryTypeHost:
+      return found.devicePointer == address ? std::string() : "pinned host memory that is mapped elsewhere";
+    default:
+      return "host memory, or none that CUDA knows";
+  }
+#else
+  return "memory of a GPU, in a build that has none";
+#endif
 }
 
 #ifdef ORIEL_CUDA

@@ -5,6 +5,7 @@
 #include <c10/core/StreamGuard.h>
 
 #include <cstdint>
+#include <string>
 
 namespace oriel::ops {
 
@@ -30,6 +31,11 @@ class KeptForGraphs {
 
 /// Ten times the major number and the minor one: 90 for an H100. 0 on the CPU.
 [[nodiscard]] int compute_capability(c10::Device device);
+
+/// What is at an address that kernels on a GPU can't read, such as "memory of cuda:1"; empty where they can: memory of
+/// this GPU, which must be the current device, managed memory, and pinned host memory that is mapped at the address
+/// itself. Asks the driver, and waits for nothing.
+[[nodiscard]] std::string unreadable_memory(const void* address, c10::Device device);
 
 /// libtorch's current stream of this thread on a GPU, or its stand-in on the CPU.
 [[nodiscard]] c10::Stream current_stream(c10::Device device);
