@@ -133,7 +133,8 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
       ops::DevicePicture view = view_of(picture.pixels);
       if (picture.host != nullptr) {
         const std::span<const uint8_t> bytes = picture.host->rgb();
-        uploaded = ops::upload_pictures({&bytes, 1}, where);
+        // The hash is wanted below, and takes as long as the copy.
+        uploaded = ops::upload_pictures({&bytes, 1}, where, *pool, [&] { (void)picture.host->content_hash(); });
         view.pixels = uploaded.const_data_ptr<uint8_t>();
       }
       pixel_kernels.write_patches(view, target.resized, traits().pixels, arithmetic(options.resize),
@@ -159,7 +160,7 @@ void VisionTower::Impl::write_slot(const std::vector<const GpuPicture*>& frames,
   if (frames[0]->host != nullptr) {
     std::vector<std::span<const uint8_t>> bytes;
     for (const GpuPicture* frame : frames) bytes.push_back(frame->host->rgb());
-    uploaded = ops::upload_pictures(bytes, rows.device());
+    uploaded = ops::upload_pictures(bytes, rows.device(), *pool);
     const auto* data = uploaded.const_data_ptr<uint8_t>();
     for (const GpuPicture* frame : frames) {
       views.push_back(view_of(frame->pixels));

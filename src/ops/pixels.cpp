@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "image/resize_tables.hpp"
 #include "ops/cuda/launch.hpp"
@@ -21,12 +23,33 @@ namespace oriel::ops {
 
 static_assert(longest_gpu_side == kernels::longest_picture_side);
 
-at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device) {
+at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device,
+                           const ThreadPool& pool, const std::function<void()>& meanwhile) {
+  constexpr size_t stretch = size_t{1} << 20;                          // of a picture, copied by one thread
+  constexpr size_t large = size_t{4} << 20;                            // from here on it pays to wake the others
+  std::vector<std::pair<std::span<const uint8_t>, size_t>> stretches;  // and where they go
   size_t total = 0;
-  for (const auto& picture : pictures) total += picture.size();
+  for (const auto& picture : pictures) {
+    for (size_t begin = 0; begin < picture.size(); begin += stretch)
+      stretches.emplace_back(picture.subspan(begin, std::min(stretch, picture.size() - begin)), total + begin);
+    total += picture.size();
+  }
   const at::Tensor host = at::empty({static_cast<int64_t>(total)}, at::dtype(at::kByte).pinned_memory(true));
-  auto* to = host.mutable_data_ptr<uint8_t>();
-  for (const auto& picture : pictures) to = std::copy(picture.begin(), picture.end(), to);
+  auto* const to = host.mutable_data_ptr<uint8_t>();
+  const auto copy = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto& [bytes, place] = stretches[static_cast<size_t>(i)];
+      std::copy(bytes.begin(), bytes.end(), to + place);
+    }
+  };
+  const auto count = static_cast<int64_t>(stretches.size());
+  if (total >= large && pool.size() > 1)
+    pool.parallel_for(count + 1, 1, [&](int64_t begin, int64_t end) {
+      if (begin == 0 && meanwhile) meanwhile();
+      copy(std::max<int64_t>(begin - 1, 0), end - 1);
+    });
+  else
+    copy(0, count);
   return host.to(device, /*non_blocking=*/true);
 }
 
@@ -118,7 +141,8 @@ void PixelKernels::write_patches(const DevicePicture&, Size, const image::PixelS
   throw_error(ErrorCode::unavailable, "preprocessing on a GPU: this build of oriel runs on the CPU only");
 }
 
-at::Tensor upload_pictures(std::span<const std::span<const uint8_t>>, c10::Device) {
+at::Tensor upload_pictures(std::span<const std::span<const uint8_t>>, c10::Device, const ThreadPool&,
+                           const std::function<void()>&) {
   throw_error(ErrorCode::unavailable, "preprocessing on a GPU: this build of oriel runs on the CPU only");
 }
 

@@ -3,11 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <span>
 
+#include "core/thread_pool.hpp"
 #include "image/patches.hpp"
 #include "oriel/types.hpp"
 
@@ -26,9 +28,12 @@ struct DevicePicture {
   int64_t frame_stride = 0;
 };
 
-/// Copies pictures of `size` in host memory, RGB without padding, one behind the other to a GPU, behind what is
-/// enqueued on its current stream; the host does not wait for the copy. Result: uint8 [pictures * bytes of one].
-[[nodiscard]] at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device);
+/// Copies pictures in host memory, RGB without padding, one behind the other to a GPU, behind what is enqueued on its
+/// current stream; the host does not wait for the copy. Large ones are put into pinned memory by all threads of the
+/// pool, one of which does something else of the caller's first, `meanwhile`; for small ones nothing calls it. Result:
+/// uint8 [bytes of all].
+[[nodiscard]] at::Tensor upload_pictures(std::span<const std::span<const uint8_t>> pictures, c10::Device device,
+                                         const ThreadPool& pool, const std::function<void()>& meanwhile = {});
 
 /// The pixel kernels, with the tables of the last few resizes on the device. Safe from many threads.
 class PixelKernels {
