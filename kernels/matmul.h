@@ -80,8 +80,9 @@ class Matmul {
   Matmul& operator=(const Matmul&) = delete;
 
   /// The first product of a shape times the algorithms that cuBLASLt offers, on the operands given: some milliseconds,
-  /// in which the calling thread waits and short products want memory of twice the L2 cache's size, or are timed less
-  /// well. While the stream is being captured, the first one offered is taken instead.
+  /// in which the calling thread waits and short products want memory of twice the L2 cache's size, or, where that is
+  /// more than a quarter of what is free, are timed less well. While the stream is being captured, the first one
+  /// offered is taken instead.
   cudaError_t operator()(const MatmulParams& params, cudaStream_t stream);
 
   /// Whether the first way is the faster one: timed once a shape, as algorithms are.

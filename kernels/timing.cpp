@@ -10,24 +10,26 @@ constexpr int rounds = 3;  // of every graph, of which the fastest counts
 constexpr int64_t least_calls = 8;
 constexpr int64_t most_calls = 32;  // of a way in its graph
 
-/// Copies of a weight that together are more than the L2 cache holds, where one is not.
+/// Copies of a weight that together are more than the L2 cache holds, where one is not. They take at most a quarter of
+/// the memory that is free.
 class Copies {
  public:
   Copies(const void* weight, int64_t bytes, int64_t most, cudaStream_t stream)
       : weight_(weight), stride_((bytes + 255) / 256 * 256), stream_(stream) {
-    int device = 0;
     int cache = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device) != cudaSuccess)
+    if (cudaGetDevice(&device_) != cudaSuccess ||
+        cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device_) != cudaSuccess)
       return;
     count_ = std::clamp<int64_t>((2 * int64_t{cache} + stride_ - 1) / stride_, 1, most);
     if (bytes > cache) count_ = 1;  // each product reads it anew
-    ready_ = count_ == 1 || fill(static_cast<size_t>(bytes));
+    ready_ = count_ == 1 || (has_room() && fill(static_cast<size_t>(bytes)));
   }
   ~Copies() {
-    if (memory_ == nullptr) return;
-    (void)cudaFreeAsync(memory_, stream_);
-    (void)cudaStreamSynchronize(stream_);  // by which the memory goes back to the device
+    if (memory_ != nullptr) {
+      (void)cudaFreeAsync(memory_, stream_);
+      (void)cudaStreamSynchronize(stream_);
+    }
+    if (pool_ != nullptr) (void)cudaMemPoolDestroy(pool_);
   }
   Copies(const Copies&) = delete;
   Copies& operator=(const Copies&) = delete;
@@ -41,8 +43,23 @@ class Copies {
   }
 
  private:
+  [[nodiscard]] bool has_room() const {
+    size_t free = 0;
+    size_t total = 0;
+    return cudaMemGetInfo(&free, &total) == cudaSuccess && count_ * stride_ <= static_cast<int64_t>(free / 4);
+  }
+  /// In a pool of its own, which ends with it: what is freed in the device's default pool the process may have told it
+  /// to keep.
   bool fill(size_t bytes) {
-    if (cudaMallocAsync(&memory_, static_cast<size_t>(count_ * stride_), stream_) != cudaSuccess) {
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device_;
+    if (cudaMemPoolCreate(&pool_, &properties) != cudaSuccess) {
+      pool_ = nullptr;
+      return false;
+    }
+    if (cudaMallocFromPoolAsync(&memory_, static_cast<size_t>(count_ * stride_), pool_, stream_) != cudaSuccess) {
       memory_ = nullptr;
       return false;
     }
@@ -56,6 +73,8 @@ class Copies {
   const void* weight_;
   int64_t stride_;
   cudaStream_t stream_;
+  int device_ = 0;
+  cudaMemPool_t pool_ = nullptr;
   void* memory_ = nullptr;
   int64_t count_ = 1;
   int64_t next_ = 0;

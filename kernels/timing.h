@@ -44,7 +44,8 @@ using Way = std::function<cudaError_t(const void* weight, cudaStream_t stream)>;
 
 /// Milliseconds of each way as it runs in a tower's small call: in a CUDA graph, behind others, what it reads from the
 /// kernel before it in the L2 cache and its weight of `bytes` not. That takes copies of the weight, of twice the
-/// cache's size, which are gone on return. FLT_MAX for a way that fails, and for all where that room is missing.
+/// cache's size, which are gone on return. FLT_MAX for a way that fails, and for all where that is more than a quarter
+/// of the device's free memory.
 ///
 /// Not while `stream` is being captured. What was enqueued there comes first; the calling thread waits.
 std::vector<float> time_as_in_tower(const std::vector<Way>& ways, const void* weight, int64_t bytes,

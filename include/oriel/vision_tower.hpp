@@ -111,9 +111,11 @@ struct ImagePlan {
   /// Preprocessed patches: float32 in host memory for a tower on the CPU, in the tower's dtype on its GPU.
   int64_t pixel_bytes = 0;
   /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device,
-  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: the first calls of a size. Later
+  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: the first calls of a tower. Later
   /// ones take no more, and where they are replayed (docs/architecture.md) most of it stays held in between. Not
-  /// counted there: what libtorch's attention holds inside (float32, and chips before Hopper).
+  /// counted there: what libtorch's attention holds inside (float32, and chips before Hopper), what CUDA keeps of a
+  /// graph's launches, and copies of a weight while the first call of a size times its products, which take twice the
+  /// L2 cache's size (some 100 MB) but never more than a quarter of what is free.
   int64_t working_bytes = 0;
   /// The rows, in the tower's dtype.
   int64_t embedding_bytes = 0;
