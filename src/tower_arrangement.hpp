@@ -20,13 +20,12 @@ struct PlacedArrangement {
   nn::VitInput input;  ///< without patches
 };
 
-/// The arrangements of the last few small calls on a GPU, where making one takes the host longer than a small tower
-/// takes the GPU. Safe from many threads; those of one stream are not seen by another, which would have to wait for
-/// them.
+/// The arrangements of the last small calls on a GPU, where making one takes the host longer than a small tower takes
+/// the GPU. Safe from many threads; those of one stream are not seen by another, which would have to wait for them.
 class ArrangementCache {
  public:
-  static constexpr size_t most = 4;
-  static constexpr int64_t most_patches = 8192;  ///< of a call
+  static constexpr int64_t most_bytes = int64_t{128} << 20;  ///< of all: some sixty sizes of pictures
+  static constexpr int64_t most_patches = 8192;              ///< of a call
 
   using Make = std::function<PlacedArrangement()>;
   [[nodiscard]] std::shared_ptr<const PlacedArrangement> get(const std::vector<Grid>& grids, int64_t stream,
@@ -37,9 +36,13 @@ class ArrangementCache {
     std::vector<Grid> grids;
     int64_t stream;
     std::shared_ptr<const PlacedArrangement> arrangement;
+    int64_t bytes;
   };
-  std::mutex mutex_;
+  [[nodiscard]] std::list<Entry>::const_iterator find(const std::vector<Grid>& grids, int64_t stream) const;
+
+  mutable std::mutex mutex_;
   std::list<Entry> entries_;  ///< most recently used first
+  int64_t bytes_ = 0;
 };
 
 }  // namespace oriel

@@ -154,10 +154,10 @@ int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dty
                                           (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0));
   if (graph_rows) {
     const int64_t arrangement = order + patches * (tables + positions);
-    const int64_t rooms = *graph_rows * (vit.patch_values * element + tables + positions);
-    const int64_t kept_features = *graph_rows * Features(vit).all * element;
-    return arrangement + rooms +
-           std::max(gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where), kept_features + projection);
+    const int64_t room = nn::graph_input_rows * (vit.patch_values * element + tables + positions);
+    const int64_t features = *graph_rows * Features(vit).all * element;
+    return arrangement + room + std::max(gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where),
+                                         features + projection - all_features);
   }
   // What is not kept of the arrangement goes with the step that needs it.
   const int64_t given = gathered + patches * positions;

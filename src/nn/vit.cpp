@@ -104,6 +104,14 @@ std::optional<int64_t> graph_rows([[maybe_unused]] const VitSpec& spec, [[maybe_
   return std::nullopt;
 }
 
+GraphMemory Vit::graph_memory([[maybe_unused]] int64_t patches, [[maybe_unused]] const VitInput& arrangement) const {
+#ifdef ORIEL_CUDA
+  return {.room = graphs_->has_room(), .graph = graphs_->has_graph(patches, arrangement)};
+#else
+  return {};
+#endif
+}
+
 at::Tensor norm(const at::Tensor& x, const NormWeights& weights, const VitSpec& spec) {
   return spec.norm == NormKind::layer_norm ? ops::layer_norm(x, weights.weight, weights.bias, spec.norm_eps)
                                            : ops::rms_norm(x, weights.weight, spec.norm_eps);

@@ -83,6 +83,14 @@ struct VitOutput {
 [[nodiscard]] std::optional<int64_t> graph_rows(const VitSpec& spec, int64_t patches, at::ScalarType dtype,
                                                 c10::Device device);
 
+/// What a call finds there already of the memory that graphs keep.
+struct GraphMemory {
+  bool room = false;   ///< for the inputs of graph_input_rows rows
+  bool graph = false;  ///< for its size: nothing but its result is made anew
+};
+/// What the inputs of graphs of all sizes are given room for, once.
+inline constexpr int64_t graph_input_rows = 4096;
+
 /// Called before every block with its index and the number of blocks that run; may throw to stop.
 using BlockCallback = std::function<void(int64_t block, int64_t blocks)>;
 
@@ -101,6 +109,8 @@ class Vit {
   [[nodiscard]] VitOutput forward(VitInput input, const std::vector<int64_t>& hidden_states = {},
                                   const BlockCallback& before_block = {}) const;
   [[nodiscard]] const VitSpec& spec() const { return spec_; }
+  /// Of a call of forward with so many patches of this arrangement that asks for no hidden states.
+  [[nodiscard]] GraphMemory graph_memory(int64_t patches, const VitInput& arrangement) const;
 
  private:
   [[nodiscard]] VitOutput run(VitInput input, const std::vector<int64_t>& hidden_states,

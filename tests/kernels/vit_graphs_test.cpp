@@ -9,18 +9,23 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 namespace oriel::nn {
 namespace {
 
+namespace allocator = c10::cuda::CUDACachingAllocator;
+
 constexpr int64_t heads = 2;
 constexpr int64_t head_dim = 64;
-constexpr auto sizes = static_cast<int64_t>(VitGraphs::most_graphs) + 1;
 
 class VitGraphsOnGpu : public ::testing::Test {
  protected:
@@ -38,7 +43,7 @@ class VitGraphsOnGpu : public ::testing::Test {
     input.segments = ops::make_segments(std::move(bounds), {heads, head_dim, 0}, input.patches.device());
     return input;
   }
-  /// One segment of a size of its own for every `index` from 0 to sizes - 1.
+  /// One segment of a size of its own for every `index` from 0 to 15.
   static VitInput draw_size(int64_t index) { return draw({0, 64 * (index + 1)}); }
 
   static at::Tensor tower(const VitInput& input) {
@@ -57,18 +62,32 @@ class VitGraphsOnGpu : public ::testing::Test {
   }
 
   /// Runs the input and compares with the tower; returns how many calls were replayed for it.
-  int64_t run(const VitInput& input) {
-    const int64_t before = graphs_.replays();
-    const auto rows = graphs_.run(spec_, input, [&](VitInput small) {
-      ++forwards_;
-      return tower(small);
-    });
+  int64_t run(const VitInput& input) { return run(input, graphs_); }
+  int64_t run(const VitInput& input, VitGraphs& graphs) {
+    const int64_t before = graphs.replays();
+    const std::optional<at::Tensor> rows = enqueue(input, graphs);
     if (!rows) {
       ADD_FAILURE() << "expected rows, got a call to be run plainly";
       return -1;
     }
     EXPECT_TRUE(rows->equal(tower(input))) << input.patches.size(0) << " rows";
-    return graphs_.replays() - before;
+    return graphs.replays() - before;
+  }
+  std::optional<at::Tensor> enqueue(const VitInput& input, VitGraphs& graphs) {
+    return graphs.run(spec_, input, [&](VitInput small) {
+      ++forwards_;
+      return tower(small);
+    });
+  }
+  static allocator::DeviceStats stats() { return allocator::getDeviceStats(0); }
+  static int64_t reserved() {
+    return stats().reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].current;
+  }
+  static int64_t free_bytes() {
+    size_t free = 0;
+    size_t total = 0;
+    EXPECT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+    return static_cast<int64_t>(free);
   }
 
   const c10::InferenceMode guard_;
@@ -92,31 +111,123 @@ TEST_F(VitGraphsOnGpu, OtherSegmentsOfOneSizeAreReplayedAsTheirOwn) {
   EXPECT_EQ(forwards_, 2);
 }
 
-TEST_F(VitGraphsOnGpu, TheSizeUsedLeastRecentlyGivesWay) {
-  for (int64_t size = 0; size < sizes; ++size) {
-    EXPECT_EQ(run(draw_size(size)), 0);
-    EXPECT_EQ(run(draw_size(size)), 1);
+// What the size is rounded to, and what rows of nobody are added, makes no graph of its own.
+TEST_F(VitGraphsOnGpu, SizesThatAreFullShareTheGraphOfThoseThatAreNot) {
+  EXPECT_EQ(run(draw({0, 250})), 0);
+  EXPECT_EQ(run(draw({0, 256})), 1);
+  EXPECT_EQ(run(draw({0, 255})), 1);
+}
+
+TEST_F(VitGraphsOnGpu, ManySizesSettleWithoutAnAllocation) {
+  for (const int64_t step : {1, 37, 59}) {  // in rising, mixed and falling order
+    SCOPED_TRACE(step);
+    constexpr int64_t count = 60;
+    VitGraphs graphs;
+    std::vector<VitInput> inputs;
+    for (int64_t i = 0; i < count; ++i) inputs.push_back(draw({0, 64 + 67 * (i * step % count)}));
+    allocator::emptyCache();
+    const int64_t free_before = free_bytes();
+    for (int round = 0; round < 2; ++round)
+      for (const VitInput& input : inputs) EXPECT_TRUE(enqueue(input, graphs));
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    RecordProperty("bytes_of_60_sizes_in_order_" + std::to_string(step), std::to_string(free_before - free_bytes()));
+    RecordProperty("counted_for_the_budget", std::to_string(graphs.graph_bytes()));
+    const int64_t allocations = stats().num_device_alloc;
+    const int64_t memory = reserved();
+    const int64_t replays = graphs.replays();
+    const int forwards = forwards_;
+    for (int round = 0; round < 3; ++round)
+      for (const VitInput& input : inputs) EXPECT_TRUE(enqueue(input, graphs));
+    EXPECT_EQ(graphs.replays() - replays, 3 * count);
+    EXPECT_EQ(forwards_, forwards) << "nothing is run plainly or captured any more";
+    EXPECT_EQ(stats().num_device_alloc, allocations);
+    EXPECT_EQ(reserved(), memory);
+    for (const VitInput& input : inputs) EXPECT_EQ(run(input, graphs), 1);
   }
-  EXPECT_EQ(run(draw_size(1)), 1) << "kept";
-  EXPECT_EQ(run(draw_size(0)), 0) << "given up for the last one; in its turn it takes the place of size 2";
-  EXPECT_EQ(run(draw_size(1)), 1);
-  EXPECT_EQ(run(draw_size(0)), 1);
-  EXPECT_EQ(run(draw_size(2)), 0);
+}
+
+// Each size wants a block of its own as large as those of all smaller ones are not.
+TEST_F(VitGraphsOnGpu, SizesInRisingOrderShareThePool) {
+  constexpr int64_t columns = 16384;
+  const auto wide = [](const VitInput& small) {
+    (void)at::empty({small.patches.size(0), columns}, small.patches.options());
+    return tower(small);
+  };
+  allocator::emptyCache();
+  const int64_t before = reserved();
+  for (int64_t rows = 2048 + 128; rows <= 4096; rows += 128)
+    for (int call = 0; call < 2; ++call) EXPECT_TRUE(graphs_.run(spec_, draw({0, rows}), wide));
+  EXPECT_EQ(graphs_.replays(), 16);
+  allocator::emptyCache();
+  constexpr int64_t largest = 4096 * columns * 2;
+  EXPECT_LE(reserved() - before, 2 * largest + (int64_t{64} << 20)) << "the first size's block, and one for all others";
+}
+
+TEST_F(VitGraphsOnGpu, TheSizeUsedLeastRecentlyGivesWay) {
+  int64_t budget = 0;
+  {
+    VitGraphs unbounded;
+    for (const int64_t size : {1, 2, 3, 1, 2, 3}) (void)run(draw_size(size), unbounded);
+    budget = unbounded.graph_bytes();
+  }
+  ASSERT_GT(budget, 0);
+  VitGraphs graphs(budget);
+  for (const int64_t size : {1, 2, 3, 1, 2, 3}) (void)run(draw_size(size), graphs);
+  forwards_ = 0;
+  const auto forwards_of = [&](int64_t size) {
+    const int before = forwards_;
+    EXPECT_EQ(run(draw_size(size), graphs), 1) << "size " << size;
+    EXPECT_LE(graphs.graph_bytes(), budget);
+    return forwards_ - before;
+  };
+  EXPECT_EQ(forwards_of(1), 0);
+  EXPECT_EQ(run(draw_size(0), graphs), 0) << "a size that was seen once takes no graph's place";
+  for (const int64_t size : {2, 3, 1}) EXPECT_EQ(forwards_of(size), 0);
+  EXPECT_EQ(forwards_of(0), 1) << "captured, in the place of size 2";
+  for (const int64_t size : {3, 1}) EXPECT_EQ(forwards_of(size), 0);
+  EXPECT_EQ(forwards_of(2), 1) << "captured at once: its products are timed";
+  EXPECT_EQ(forwards_of(0), 1);
 }
 
 TEST_F(VitGraphsOnGpu, SizesThatComeAndGoForLongKeepTheirRows) {
-  int64_t replays = 0;
-  for (int64_t call = 0; call < 400; ++call) replays += run(draw_size(call * call % 13 + call / 40 % 3));
-  EXPECT_EQ(replays, graphs_.replays());
-  EXPECT_GT(replays, 300);
+  for (const int64_t budget : {0, 1}) {  // as much as anyone wants; a single graph at a time
+    SCOPED_TRACE(budget);
+    VitGraphs graphs(budget);
+    int64_t replays = 0;
+    for (int64_t call = 0; call < 400; ++call) replays += run(draw_size(call * call % 13 + call / 40 % 3), graphs);
+    EXPECT_EQ(replays, graphs.replays());
+    EXPECT_GT(replays, 380);
+  }
 }
 
-// Every graph is gone at once only where one takes the place of the last other one: the pool must begin anew.
-TEST_F(VitGraphsOnGpu, GraphsBeginAnewAfterAllWereGivenUp) {
+// What gives way may not have run yet: its segments, its launches and the room that all read are another call's then.
+TEST_F(VitGraphsOnGpu, GraphsGiveWayWhileTheGpuIsBehind) {
+  VitGraphs graphs(1);
+  std::vector<VitInput> inputs;
+  std::vector<at::Tensor> alone;
+  for (const std::vector<int64_t>& bounds : {std::vector<int64_t>{0, 100, 250}, {0, 70, 500}, {0, 300, 1000}}) {
+    inputs.push_back(draw(bounds));
+    alone.push_back(tower(inputs.back()));
+  }
+  prepare_pinned_memory();
   for (int round = 0; round < 3; ++round) {
-    EXPECT_EQ(run(draw_size(0)), 0);
-    EXPECT_EQ(run(draw_size(0)), 1);
-    for (int64_t size = 1; size < sizes; ++size) EXPECT_EQ(run(draw_size(size)), 0);  // none of them captured
+    stall();
+    at::cuda::CUDAEvent begun;
+    begun.record();
+    std::vector<at::Tensor> rows;
+    for (size_t call = 0; call < 9; ++call) {
+      const c10::cuda::CUDAStreamGuard stream(c10::cuda::getStreamFromPool());  // each call's own
+      begun.block(stream.current_stream());
+      rows.push_back(enqueue(inputs[call % 3], graphs).value_or(at::Tensor()));
+    }
+    if (round > 1) {
+      EXPECT_FALSE(begun.query()) << "the host was not to wait for the GPU";
+    }
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    for (size_t call = 0; call < 9; ++call) {
+      ASSERT_TRUE(rows[call].defined());
+      EXPECT_TRUE(rows[call].equal(alone[call % 3])) << "call " << call << " of round " << round;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include "nn/cuda/graph_capture.hpp"
 
 #include <ATen/cuda/CUDAGraph.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -34,7 +35,7 @@ class GraphPool {
   }
   void end() { allocator::endAllocateToPool(device_.index(), id_); }
 
-  /// Counts what the pool keeps unused. Wanted when it may have grown, and when a result in it was let go.
+  /// Counts what the pool keeps unused. Wanted when it may have grown.
   void count() noexcept {
     try {
       int64_t unused = 0;
@@ -95,6 +96,15 @@ CapturedGraph::Executable instantiate(cudaGraph_t graph) {
   return CapturedGraph::Executable(executable);
 }
 
+/// The same values, whose memory the pool may give to other graphs: they do not run while these are read.
+at::Tensor without_hold(const at::Tensor& x) {
+  return at::for_blob(x.mutable_data_ptr(), x.sizes())
+      .strides(x.strides())
+      .options(x.options())
+      .target_device(x.device())
+      .make_tensor();
+}
+
 /// Null where CUDA can't capture what forward does.
 std::unique_ptr<CapturedGraph> capture_into(const std::shared_ptr<GraphPool>& pool, cudaStream_t stream,
                                             const std::function<at::Tensor()>& forward) {
@@ -102,7 +112,10 @@ std::unique_ptr<CapturedGraph> capture_into(const std::shared_ptr<GraphPool>& po
   at::Tensor result = forward();
   const Graph graph = recording.end();
   if (!graph) return nullptr;
-  return std::make_unique<CapturedGraph>(pool, instantiate(graph.get()), std::move(result));
+  size_t launches = 0;
+  C10_CUDA_CHECK(cudaGraphGetNodes(graph.get(), nullptr, &launches));
+  return std::make_unique<CapturedGraph>(pool, instantiate(graph.get()), without_hold(result),
+                                         static_cast<int64_t>(launches));
 }
 
 /// The pool can't use what libtorch's allocator caches for others, such as what the same forward used when it ran
@@ -119,16 +132,15 @@ std::unique_ptr<CapturedGraph> capture_with_all_memory(const std::shared_ptr<Gra
 
 }  // namespace
 
-CapturedGraph::CapturedGraph(std::shared_ptr<GraphPool> pool, Executable executable, at::Tensor result)
-    : pool_(std::move(pool)), executable_(std::move(executable)), result_(std::move(result)) {}
-
-CapturedGraph::~CapturedGraph() {
-  result_.reset();
-  pool_->count();
-}
-
 void CapturedGraph::replay() {
   C10_CUDA_CHECK(cudaGraphLaunch(executable_.get(), c10::cuda::getCurrentCUDAStream(result_.device().index())));
+}
+
+int64_t CapturedGraph::launch_bytes() const {
+  constexpr int first_frugal_driver = 12040;
+  int driver = 0;
+  C10_CUDA_CHECK(cudaDriverGetVersion(&driver));
+  return launches_ * (driver < first_frugal_driver ? int64_t{64} << 10 : int64_t{8} << 10);
 }
 
 GraphCaptures::GraphCaptures(c10::Device device) : device_(device) {
