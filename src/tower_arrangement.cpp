@@ -38,6 +38,11 @@ std::shared_ptr<const PlacedArrangement> ArrangementCache::get(const std::vector
   return made;
 }
 
+bool ArrangementCache::holds(const std::vector<Grid>& grids, int64_t stream) const {
+  const std::lock_guard lock(mutex_);
+  return find(grids, stream) != entries_.end();
+}
+
 std::list<ArrangementCache::Entry>::const_iterator ArrangementCache::find(const std::vector<Grid>& grids,
                                                                           int64_t stream) const {
   return std::find_if(entries_.begin(), entries_.end(),

@@ -30,6 +30,8 @@ class ArrangementCache {
   using Make = std::function<PlacedArrangement()>;
   [[nodiscard]] std::shared_ptr<const PlacedArrangement> get(const std::vector<Grid>& grids, int64_t stream,
                                                              const Make& make);
+  /// Whether get would find it.
+  [[nodiscard]] bool holds(const std::vector<Grid>& grids, int64_t stream) const;
 
  private:
   struct Entry {

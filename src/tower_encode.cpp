@@ -18,8 +18,6 @@
 namespace oriel {
 namespace {
 
-constexpr int64_t small_call_bytes = int64_t{256} << 20;
-
 std::vector<Grid> checked_grids(const Patches& patches, int64_t patch_values, Device device, DType dtype) {
   std::vector<Grid> grids;
   int64_t total = 0;
@@ -114,19 +112,6 @@ PlacedArrangement VisionTower::Impl::arrange(const std::vector<Grid>& grids) con
   return *arrangements.get(grids, ops::current_stream(where).id(), make);
 }
 
-/// Throws out_of_memory for a call on a GPU that has not the memory for it, before anything of it is done.
-void VisionTower::Impl::check_fits(const std::vector<Grid>& grids, c10::Device where) const {
-  if (where.is_cpu()) return;
-  Grid all{1, 1, 0};
-  for (const Grid& grid : grids) all.w += grid.patches();
-  const int64_t needed = peak_bytes(traits(), all, dtype, device);
-  if (needed < small_call_bytes) return;  // asking would take longer than it is worth
-  const int64_t available = ops::available_bytes(where);
-  if (needed > available)
-    throw_error(ErrorCode::out_of_memory, "encode: {} patches need {} bytes on {}, {} are free", all.w, needed,
-                to_string(device), available);
-}
-
 void VisionTower::Impl::check_has_weights() const {
   if (!vit) throw_error(ErrorCode::invalid_argument, "encode: the tower was loaded without weights");
 }
@@ -168,7 +153,11 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
     const ops::CallersStream on_stream(options.stream, where);
-    check_fits(grids, where);
+    if (where.is_cuda()) {
+      const bool there = patches.values.device() == device && patches.values.dtype() == dtype;
+      check_fits("encode", patches.values.shape()[0],
+                 encode_bytes(grids, {.uploads = !there, .results_stay = !options.embeddings_cpu, .layers = wanted}));
+    }
     PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
     if (placed.order.defined()) values = values.index_select(0, placed.order);

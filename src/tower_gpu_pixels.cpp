@@ -4,6 +4,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <optional>
 #include <oriel/torch.hpp>
@@ -68,6 +69,12 @@ void check_memory(const DevicePixelView& pixels, const std::string& name, Device
                   to_string(device), bytes, found);
 }
 
+/// What making the patches of frames holds while it does: their bytes, and those between the two passes of a resize.
+int64_t bytes_for_a_moment(Size source, Size target, const image::PixelSpec& spec, bool from_host, int64_t frames = 1) {
+  return (from_host ? frames * 3 * source.width * source.height : 0) +
+         ops::PixelKernels::scratch_bytes(source, target, spec, frames);
+}
+
 void check_sides(Size size, const std::string& name) {
   if (size.width > ops::longest_gpu_side || size.height > ops::longest_gpu_side)
     throw_error(ErrorCode::limit_exceeded, "{}: expected sides of at most 2^20 pixels on a GPU, got {} x {}", name,
@@ -102,16 +109,21 @@ std::optional<ops::DevicePicture> as_one_picture(const std::vector<ops::DevicePi
 
 }  // namespace
 
-Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> pictures,
-                                             const PreprocessOptions& options) const {
+Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> pictures, const PreprocessOptions& options,
+                                             const std::optional<GpuCall>& then) const {
   std::vector<arch::ImageTarget> targets;
+  std::vector<Grid> grids;
+  int64_t beside = 0;
   int64_t total = 0;
   for (const GpuPicture& picture : pictures) {
     if (picture.host == nullptr) check(picture.pixels, picture.name, device);
     targets.push_back(plan(picture.pixels.size, options, picture.name));
     check_sides(picture.pixels.size, picture.name);
     check_sides(targets.back().resized, picture.name);
-    total += targets.back().grid.patches();
+    grids.push_back(targets.back().grid);
+    total += grids.back().patches();
+    beside = std::max(beside, bytes_for_a_moment(picture.pixels.size, targets.back().resized, traits().pixels,
+                                                 picture.host != nullptr));
   }
   const c10::InferenceMode guard;
   const auto count = static_cast<int64_t>(pictures.size());
@@ -122,6 +134,7 @@ Patches VisionTower::Impl::preprocess_on_gpu(std::span<const GpuPicture> picture
     const ops::CallersStream on_stream(options.stream, where);
     for (const GpuPicture& picture : pictures)
       if (picture.host == nullptr) check_memory(picture.pixels, picture.name, device);
+    if (!grids.empty()) check_patches_fit(grids, traits().pixels.patch_values(), beside, then);
     const at::Tensor values =
         at::empty({total, traits().pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     int64_t begin = 0;
@@ -182,8 +195,8 @@ void VisionTower::Impl::write_slot(const std::vector<const GpuPicture*>& frames,
   }
 }
 
-Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> frames,
-                                                   const VideoOptions& options) const {
+Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> frames, const VideoOptions& options,
+                                                   const std::optional<GpuCall>& then) const {
   for (const GpuPicture& frame : frames)
     if (frame.host == nullptr) check(frame.pixels, frame.name, device);
   const auto frame = [&](size_t i) { return Frame{frames[i].pixels.size, frames[i].name}; };
@@ -193,6 +206,12 @@ Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> f
   check_sides(plan.target.resized, frames[0].name);
   const image::PixelSpec& pixels = traits().video_pixels;
   const Grid grid = plan.target.grid;
+  const bool from_host = frames[0].host != nullptr;
+  int64_t beside = bytes_for_a_moment(size, plan.target.resized, pixels, from_host, pixels.temporal);
+  // Frames that one launch can't read fill a slot of their own.
+  if (!from_host)
+    beside = std::max(beside, bytes_for_a_moment(size, plan.target.resized, pixels, false) +
+                                  grid.h * grid.w * pixels.patch_values() * static_cast<int64_t>(size_in_bytes(dtype)));
 
   const c10::InferenceMode guard;
   Patches result;
@@ -202,6 +221,7 @@ Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> f
     const ops::CallersStream on_stream(options.embed.stream, where);
     for (const GpuPicture& one : frames)
       if (one.host == nullptr) check_memory(one.pixels, one.name, device);
+    check_patches_fit({grid}, pixels.patch_values(), beside, then);
     const at::Tensor values =
         at::empty({grid.patches(), pixels.patch_values()}, at::dtype(to_scalar_type(dtype)).device(where));
     const int64_t slot_patches = grid.h * grid.w;
@@ -220,38 +240,38 @@ Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const GpuPicture> f
   return result;
 }
 
-Patches VisionTower::Impl::preprocess_video_where_it_runs(std::span<const Image> frames,
-                                                          const VideoOptions& options) const {
+Patches VisionTower::Impl::preprocess_video_where_it_runs(std::span<const Image> frames, const VideoOptions& options,
+                                                          const std::optional<GpuCall>& then) const {
   if (device.kind == Device::Kind::cpu) return preprocess_video(frames, options);
   std::vector<GpuPicture> pictures;
   for (const Image& frame : frames)
     pictures.push_back({.host = &frame, .pixels = {.size = frame.size()}, .name = frame.name()});
-  return preprocess_video_on_gpu(pictures, options);
+  return preprocess_video_on_gpu(pictures, options, then);
 }
 
-Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const DevicePixelView> frames,
-                                                   const VideoOptions& options) const {
+Patches VisionTower::Impl::preprocess_video_on_gpu(std::span<const DevicePixelView> frames, const VideoOptions& options,
+                                                   const std::optional<GpuCall>& then) const {
   std::vector<GpuPicture> pictures;
   for (size_t i = 0; i < frames.size(); ++i)
     pictures.push_back({.host = nullptr, .pixels = frames[i], .name = "frame " + std::to_string(i)});
-  return preprocess_video_on_gpu(pictures, options);
+  return preprocess_video_on_gpu(pictures, options, then);
 }
 
-Patches VisionTower::Impl::preprocess_where_it_runs(std::span<const Image> images,
-                                                    const PreprocessOptions& options) const {
+Patches VisionTower::Impl::preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options,
+                                                    const std::optional<GpuCall>& then) const {
   if (device.kind == Device::Kind::cpu) return preprocess(images, options);
   std::vector<GpuPicture> pictures;
   for (const Image& image : images)
     pictures.push_back({.host = &image, .pixels = {.size = image.size()}, .name = image.name()});
-  return preprocess_on_gpu(pictures, options);
+  return preprocess_on_gpu(pictures, options, then);
 }
 
-Patches VisionTower::Impl::preprocess_on_gpu(std::span<const DevicePixelView> images,
-                                             const PreprocessOptions& options) const {
+Patches VisionTower::Impl::preprocess_on_gpu(std::span<const DevicePixelView> images, const PreprocessOptions& options,
+                                             const std::optional<GpuCall>& then) const {
   std::vector<GpuPicture> pictures;
   for (size_t i = 0; i < images.size(); ++i)
     pictures.push_back({.host = nullptr, .pixels = images[i], .name = "image " + std::to_string(i)});
-  return preprocess_on_gpu(pictures, options);
+  return preprocess_on_gpu(pictures, options, then);
 }
 
 }  // namespace oriel

@@ -8,6 +8,7 @@
 #include <optional>
 #include <oriel/vision_tower.hpp>
 #include <string>
+#include <string_view>
 
 #include "arch/architecture.hpp"
 #include "core/thread_pool.hpp"
@@ -17,6 +18,17 @@
 #include "tower_arrangement.hpp"
 
 namespace oriel {
+
+/// A call on a GPU as far as its memory goes. The defaults are what plan counts: the first calls of a size, of one
+/// picture whose patches are there.
+struct GpuCall {
+  bool uploads = false;              ///< patches come from host memory, or in another dtype
+  bool results_stay = false;         ///< on the GPU
+  std::vector<int64_t> layers = {};  ///< whose hidden states are wanted instead of rows
+  size_t pictures = 1;
+  bool arranged = false;        ///< the arrangement is kept from an earlier call
+  nn::GraphMemory graphs = {};  ///< and so is this
+};
 
 struct VisionTower::Impl {
   std::unique_ptr<arch::Architecture> architecture;
@@ -48,16 +60,20 @@ struct VisionTower::Impl {
   };
   [[nodiscard]] Patches preprocess(std::span<const Image> images, const PreprocessOptions& options) const;
   /// On the tower's device: float32 in host memory for a tower on the CPU, the tower's dtype on a GPU.
-  [[nodiscard]] Patches preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options) const;
-  [[nodiscard]] Patches preprocess_on_gpu(std::span<const DevicePixelView> images,
-                                          const PreprocessOptions& options) const;
-  [[nodiscard]] Patches preprocess_on_gpu(std::span<const GpuPicture> pictures, const PreprocessOptions& options) const;
+  /// `then` says what follows of the same call, if anything: that must fit as well.
+  [[nodiscard]] Patches preprocess_where_it_runs(std::span<const Image> images, const PreprocessOptions& options,
+                                                 const std::optional<GpuCall>& then = {}) const;
+  [[nodiscard]] Patches preprocess_on_gpu(std::span<const DevicePixelView> images, const PreprocessOptions& options,
+                                          const std::optional<GpuCall>& then = {}) const;
+  [[nodiscard]] Patches preprocess_on_gpu(std::span<const GpuPicture> pictures, const PreprocessOptions& options,
+                                          const std::optional<GpuCall>& then) const;
   [[nodiscard]] Patches preprocess_video(std::span<const Image> frames, const VideoOptions& options) const;
-  [[nodiscard]] Patches preprocess_video_where_it_runs(std::span<const Image> frames,
-                                                       const VideoOptions& options) const;
-  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const DevicePixelView> frames,
-                                                const VideoOptions& options) const;
-  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const GpuPicture> frames, const VideoOptions& options) const;
+  [[nodiscard]] Patches preprocess_video_where_it_runs(std::span<const Image> frames, const VideoOptions& options,
+                                                       const std::optional<GpuCall>& then = {}) const;
+  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const DevicePixelView> frames, const VideoOptions& options,
+                                                const std::optional<GpuCall>& then = {}) const;
+  [[nodiscard]] Patches preprocess_video_on_gpu(std::span<const GpuPicture> frames, const VideoOptions& options,
+                                                const std::optional<GpuCall>& then) const;
   /// The rows of one temporal slot, whose frames are all in host memory or all on the GPU.
   void write_slot(const std::vector<const GpuPicture*>& frames, Size target, ResizeBackend resize,
                   const at::Tensor& rows) const;
@@ -88,13 +104,21 @@ struct VisionTower::Impl {
   void check_has_video() const;
   /// Throws invalid_argument if a stream is given to a tower on the CPU.
   void check_stream(void* stream) const;
-  void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
+  /// What encode holds at its peak on a GPU beside weights, patches and what is kept from earlier calls. `call` says
+  /// what is wanted; what is kept is found here. On the current stream, which is the call's.
+  [[nodiscard]] int64_t encode_bytes(const std::vector<Grid>& grids, GpuCall call) const;
+  /// Throws out_of_memory for a call on a GPU that has not the memory for it, before anything of it is done.
+  void check_fits(std::string_view what, int64_t patches, int64_t needed) const;
+  /// The same for patches that are to be made there, which takes `beside` for a moment, and for what then follows.
+  void check_patches_fit(const std::vector<Grid>& grids, int64_t patch_values, int64_t beside,
+                         const std::optional<GpuCall>& then) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };
 
 /// The parts of EmbedOptions that one stage reads.
 [[nodiscard]] PreprocessOptions preprocess_options(const EmbedOptions& options);
 [[nodiscard]] EncodeOptions encode_options(const EmbedOptions& options);
+[[nodiscard]] GpuCall gpu_call(const EmbedOptions& options);
 
 [[nodiscard]] image::ResizeArithmetic arithmetic(ResizeBackend backend);
 

@@ -8,9 +8,13 @@
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
+#include <set>
 
+#include "core/error.hpp"
 #include "ops/activation.hpp"
+#include "ops/device.hpp"
 #include "ops/linear.hpp"
 #include "tensor_types.hpp"
 #include "tower_impl.hpp"
@@ -133,39 +137,87 @@ int64_t tower_bytes_on_gpu(const nn::VitSpec& vit, int64_t rows, DType dtype, c1
   return std::max({embed, attention, mlp, features.while_made() * value});
 }
 
-/// The first calls of a size: later ones find the arrangement made and, where they are replayed, the graph's memory
-/// held by libtorch's allocator.
-int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dtype, c10::Device where) {
+/// What a call on a GPU holds beside the tower itself.
+struct CallBytes {
+  int64_t order = 0;
+  int64_t positions = 0;
+  int64_t tables = 0;
+  int64_t uploaded = 0;    ///< patches, where they come from elsewhere or in another dtype
+  int64_t gathered = 0;    ///< patches in the tower's order
+  int64_t features = 0;    ///< of all patches
+  int64_t projection = 0;  ///< all from features to rows
+  int64_t states = 0;      ///< hidden states of earlier blocks while a later one runs
+  int64_t given_back = 0;  ///< what is made of features or states for the caller, beside them
+
+  CallBytes(const arch::Traits& traits, int64_t patches, DType dtype, const GpuCall& call);
+
+  [[nodiscard]] int64_t arrangement() const { return order + positions + tables; }
+  /// Patches as the tower reads them.
+  [[nodiscard]] int64_t given() const { return gathered > 0 ? gathered : uploaded; }
+  [[nodiscard]] int64_t behind_tower() const { return features + projection; }
+};
+
+CallBytes::CallBytes(const arch::Traits& traits, int64_t patches, DType dtype, const GpuCall& call) {
+  const nn::VitSpec& vit = traits.vit;
+  const arch::Footprint& footprint = traits.footprint;
+  const int64_t value = patches * static_cast<int64_t>(size_in_bytes(dtype));  // one of every patch
+  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
+  if (!call.arranged) {
+    order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
+    positions = footprint.positions ? vit.width * value : 0;
+    tables = footprint.rotary ? patches * 3 * vit.head_dim() * int64_t{sizeof(float)} : 0;
+  }
+  uploaded = call.uploads ? vit.patch_values * value : 0;
+  gathered = footprint.order ? vit.patch_values * value : 0;
+  features = Features(vit).all * value;
+  const int64_t row_bytes = rows * traits.row_width * static_cast<int64_t>(size_in_bytes(dtype));
+  if (call.layers.empty()) {
+    const int64_t projector = rows * footprint.projector_values * static_cast<int64_t>(size_in_bytes(dtype)) +
+                              (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0);
+    projection = std::max(footprint.order ? features : 0, projector);
+    given_back = call.pictures > 1 && call.results_stay ? 2 * row_bytes : 0;  // all of them, and each picture's own
+    return;
+  }
+  const std::set<int64_t> wanted(call.layers.begin(), call.layers.end());
+  const int64_t last =
+      std::max(*wanted.rbegin(), *std::max_element(vit.feature_layers.begin(), vit.feature_layers.end()));
+  const int64_t state = vit.width * value;
+  states = state * static_cast<int64_t>(std::distance(wanted.begin(), wanted.lower_bound(last)));
+  projection = state * static_cast<int64_t>(wanted.size());  // beside the features, which nobody asked for
+  if (footprint.order) projection += state * (call.results_stay ? static_cast<int64_t>(call.layers.size()) : 1);
+}
+
+/// Beside weights, and patches that are on the GPU in the tower's dtype.
+int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dtype, c10::Device where,
+                          const GpuCall& call = {}) {
   const nn::VitSpec& vit = traits.vit;
   const auto element = static_cast<int64_t>(size_in_bytes(dtype));
-  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
   const arch::Footprint& footprint = traits.footprint;
-  const std::optional<int64_t> graph_rows = nn::graph_rows(vit, patches, to_scalar_type(dtype), where);
-  const bool kept = patches <= ArrangementCache::most_patches;
+  const CallBytes bytes(traits, patches, dtype, call);
+  const std::optional<int64_t> graph_rows =
+      call.layers.empty() ? nn::graph_rows(vit, patches, to_scalar_type(dtype), where) : std::nullopt;
 
-  const int64_t tables = footprint.rotary ? 3 * vit.head_dim() * int64_t{sizeof(float)} : 0;  // of every row
-  const int64_t positions = footprint.positions ? vit.width * element : 0;
-  const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
-  const int64_t gathered = footprint.order ? patches * vit.patch_values * element : 0;
-  const int64_t all_features = patches * Features(vit).all * element;
-  const int64_t undone = footprint.order ? all_features : 0;
-  const int64_t projection =
-      all_features + std::max(undone, rows * footprint.projector_values * element +
-                                          (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0));
   if (graph_rows) {
-    const int64_t arrangement = order + patches * (tables + positions);
-    const int64_t room = nn::graph_input_rows * (vit.patch_values * element + tables + positions);
-    const int64_t features = *graph_rows * Features(vit).all * element;
-    return arrangement + room + std::max(gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where),
-                                         features + projection - all_features);
+    const int64_t columns = vit.patch_values * element + (footprint.positions ? vit.width * element : 0) +
+                            (footprint.rotary ? 3 * vit.head_dim() * int64_t{sizeof(float)} : 0);
+    const int64_t room = call.graphs.room ? 0 : nn::graph_input_rows * columns;
+    // What a graph makes lies in memory that was allocated with it; the copy of its features is the call's.
+    const int64_t features = call.graphs.graph ? bytes.features : *graph_rows * Features(vit).all * element;
+    const int64_t in_tower = call.graphs.graph ? features : tower_bytes_on_gpu(vit, *graph_rows, dtype, where);
+    return bytes.arrangement() + std::max({bytes.uploaded + bytes.gathered, room + bytes.given() + in_tower,
+                                           room + features + bytes.projection, room + bytes.given_back});
   }
   // What is not kept of the arrangement goes with the step that needs it.
-  const int64_t given = gathered + patches * positions;
-  const int64_t in_embed =
-      given + patches * (vit.norm_before_blocks ? 2 : 1) * vit.width * element + ops::product_workspace_bytes;
-  const int64_t behind_embed = (kept ? patches * positions : 0) + tower_bytes_on_gpu(vit, patches, dtype, where);
-  return order + std::max(patches * tables + std::max(in_embed, behind_embed),
-                          (kept ? patches * (tables + positions) : 0) + projection);
+  const bool kept = patches <= ArrangementCache::most_patches;
+  const int64_t kept_positions = kept ? bytes.positions : 0;
+  const int64_t in_embed = bytes.given() + bytes.positions +
+                           patches * (vit.norm_before_blocks ? 2 : 1) * vit.width * element +
+                           ops::product_workspace_bytes;
+  const int64_t behind_embed = kept_positions + bytes.states + tower_bytes_on_gpu(vit, patches, dtype, where);
+  const int64_t gather = bytes.uploaded + bytes.gathered + bytes.positions;
+  return bytes.order +
+         std::max({bytes.tables + std::max({gather, in_embed, behind_embed}),
+                   (kept ? bytes.tables + bytes.positions : 0) + std::max(bytes.behind_tower(), bytes.given_back)});
 }
 
 }  // namespace
@@ -174,6 +226,37 @@ int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, De
   if (device.kind == Device::Kind::cuda)
     return peak_bytes_on_gpu(traits, grid.patches(), dtype, to_torch_device(device));
   return peak_bytes_on_cpu(traits, grid, dtype);
+}
+
+int64_t VisionTower::Impl::encode_bytes(const std::vector<Grid>& grids, GpuCall call) const {
+  const c10::Device where = to_torch_device(device);
+  const ops::DeterministicProducts deterministic_products(deterministic);  // they take other memory
+  int64_t patches = 0;
+  for (const Grid& grid : grids) patches += grid.patches();
+  call.pictures = grids.size();
+  if (call.layers.empty() && nn::graph_rows(traits().vit, patches, to_scalar_type(dtype), where) && vit)
+    call.graphs = vit->graph_memory(patches, arrange(grids).input);  // which is kept for the call
+  call.arranged = arrangements.holds(grids, ops::current_stream(where).id());
+  return peak_bytes_on_gpu(traits(), patches, dtype, where, call);
+}
+
+// What is counted is within some percent of what is taken (ImagePlan::working_bytes): what may fit is tried. Most calls
+// find their memory unused with libtorch's allocator, which is asked first, and at no cost.
+void VisionTower::Impl::check_fits(std::string_view what, int64_t patches, int64_t needed) const {
+  const int64_t surely_needed = needed - needed / 20;
+  const int64_t available = ops::available_bytes(to_torch_device(device), surely_needed);
+  if (surely_needed > available)
+    throw_error(ErrorCode::out_of_memory, "{}: {} patches need {} bytes on {}, {} are free", what, patches, needed,
+                to_string(device), available);
+}
+
+void VisionTower::Impl::check_patches_fit(const std::vector<Grid>& grids, int64_t patch_values, int64_t beside,
+                                          const std::optional<GpuCall>& then) const {
+  int64_t patches = 0;
+  for (const Grid& grid : grids) patches += grid.patches();
+  if (then && vit) beside = std::max(beside, encode_bytes(grids, *then));
+  check_fits(then ? "encode" : "preprocess", patches,
+             patches * patch_values * static_cast<int64_t>(size_in_bytes(dtype)) + beside);
 }
 
 }  // namespace oriel

@@ -32,17 +32,19 @@ ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
 
 MMEmbedding VisionTower::get_image_embeddings(const Image& image, const EmbedOptions& options) const {
   return std::move(
-      impl_->embed(impl_->preprocess_where_it_runs({&image, 1}, preprocess_options(options)), options).front());
+      impl_
+          ->embed(impl_->preprocess_where_it_runs({&image, 1}, preprocess_options(options), gpu_call(options)), options)
+          .front());
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const Image> images,
                                                            const EmbedOptions& options) const {
-  return impl_->embed(impl_->preprocess_where_it_runs(images, preprocess_options(options)), options);
+  return impl_->embed(impl_->preprocess_where_it_runs(images, preprocess_options(options), gpu_call(options)), options);
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(std::span<const DevicePixelView> images,
                                                            const EmbedOptions& options) const {
-  return impl_->embed(impl_->preprocess_on_gpu(images, preprocess_options(options)), options);
+  return impl_->embed(impl_->preprocess_on_gpu(images, preprocess_options(options), gpu_call(options)), options);
 }
 
 std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patches, const EmbedOptions& options) const {
@@ -54,13 +56,16 @@ std::vector<MMEmbedding> VisionTower::get_image_embeddings(const Patches& patche
 
 MMEmbedding VisionTower::get_video_embeddings(std::span<const Image> frames, const VideoOptions& options) const {
   impl_->check_has_video();
-  return std::move(impl_->embed(impl_->preprocess_video_where_it_runs(frames, options), options.embed).front());
+  return std::move(
+      impl_->embed(impl_->preprocess_video_where_it_runs(frames, options, gpu_call(options.embed)), options.embed)
+          .front());
 }
 
 MMEmbedding VisionTower::get_video_embeddings(std::span<const DevicePixelView> frames,
                                               const VideoOptions& options) const {
   impl_->check_has_video();
-  return std::move(impl_->embed(impl_->preprocess_video_on_gpu(frames, options), options.embed).front());
+  return std::move(
+      impl_->embed(impl_->preprocess_video_on_gpu(frames, options, gpu_call(options.embed)), options.embed).front());
 }
 
 Patches VisionTower::preprocess(std::span<const Image> images, const PreprocessOptions& options) const {
@@ -126,5 +131,7 @@ EncodeOptions encode_options(const EmbedOptions& options) {
           .cancel = options.cancel,
           .stream = options.stream};
 }
+
+GpuCall gpu_call(const EmbedOptions& options) { return {.results_stay = !options.embeddings_cpu}; }
 
 }  // namespace oriel

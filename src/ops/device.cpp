@@ -29,16 +29,18 @@ std::atomic<int64_t>& kept_on(c10::Device device) { return kept_for_graphs.at(st
 
 void KeptForGraphs::set(int64_t bytes) { kept_on(device_) += bytes - std::exchange(bytes_, bytes); }
 
-int64_t available_bytes([[maybe_unused]] c10::Device device) {
+int64_t available_bytes([[maybe_unused]] c10::Device device, [[maybe_unused]] int64_t enough) {
 #ifdef ORIEL_CUDA
   if (device.is_cuda()) {
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const int64_t unused =
+        stats.reserved_bytes[all].current - stats.allocated_bytes[all].current - kept_on(device).load();
+    if (unused >= enough) return unused;
     size_t free = 0;
     size_t total = 0;
     cuda::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
-    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    const int64_t unused = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
-    return static_cast<int64_t>(free) + unused - kept_on(device);
+    return static_cast<int64_t>(free) + unused;
   }
 #endif
   return -1;

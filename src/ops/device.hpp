@@ -5,13 +5,15 @@
 #include <c10/core/StreamGuard.h>
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace oriel::ops {
 
 /// Bytes that a GPU still has for this process: free ones, and those that libtorch's allocator holds unused and not for
-/// graphs. -1 on the CPU, where nothing is known beforehand.
-[[nodiscard]] int64_t available_bytes(c10::Device device);
+/// graphs. Where the latter are `enough` they alone are counted, and the driver is not asked. Waits for nothing. -1 on
+/// the CPU, where nothing is known beforehand.
+[[nodiscard]] int64_t available_bytes(c10::Device device, int64_t enough = std::numeric_limits<int64_t>::max());
 
 /// A part of what libtorch's allocator holds on a GPU for graphs alone: unused, but nothing else gets it. It counts
 /// while the value lives. Safe from many threads, each with values of its own.

@@ -102,6 +102,26 @@ std::shared_ptr<const PixelKernels::Tables> PixelKernels::tables_for(Size source
   return made;
 }
 
+int64_t PixelKernels::scratch_bytes(Size source, Size target, const image::PixelSpec& spec, int64_t frames) {
+  if (source == target) return 0;
+  kernels::PatchesParams params;
+  params.resize = true;
+  params.picture.height = source.height;
+  params.picture.width = source.width;
+  params.picture.frames = frames;
+  params.target_height = target.height;
+  params.target_width = target.width;
+  params.patch = spec.patch;
+  params.temporal = spec.temporal;
+  params.merge = spec.merge;
+  size_t most = 0;  // which pass comes first is known with the tables
+  for (const bool rows_first : {false, true}) {
+    params.rows_first = rows_first;
+    most = std::max(most, kernels::patches_scratch_bytes(params));
+  }
+  return static_cast<int64_t>(most);
+}
+
 void PixelKernels::write_patches(const DevicePicture& picture, Size target, const image::PixelSpec& spec,
                                  image::ResizeArithmetic arithmetic, const at::Tensor& rows) {
   const auto tables = tables_for(picture.size, target, spec, arithmetic, rows.device());
@@ -135,6 +155,8 @@ void PixelKernels::write_patches(const DevicePicture& picture, Size target, cons
 struct PixelKernels::Tables {};
 PixelKernels::PixelKernels() = default;
 PixelKernels::~PixelKernels() = default;
+
+int64_t PixelKernels::scratch_bytes(Size, Size, const image::PixelSpec&, int64_t) { return 0; }
 
 void PixelKernels::write_patches(const DevicePicture&, Size, const image::PixelSpec&, image::ResizeArithmetic,
                                  const at::Tensor&) {

@@ -48,6 +48,10 @@ class PixelKernels {
   /// image::write_patches, and unavailable in a build without CUDA.
   void write_patches(const DevicePicture& picture, Size target, const image::PixelSpec& spec,
                      image::ResizeArithmetic arithmetic, const at::Tensor& rows);
+  /// At least what write_patches holds for a moment beside picture and rows; its tables, some hundred kilobytes that
+  /// are kept, apart. 0 in a build without CUDA.
+  [[nodiscard]] static int64_t scratch_bytes(Size source, Size target, const image::PixelSpec& spec,
+                                             int64_t frames = 1);
 
  private:
   struct Tables;
