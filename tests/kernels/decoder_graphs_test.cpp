@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gpu.hpp"
 #include "nn/decoder.hpp"
 
 namespace oriel::nn {
@@ -91,8 +92,7 @@ Decoder make_decoder(Kind kind, at::ScalarType dtype) {
 class DecoderStepsOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     at::globalContext().setAllowTF32CuBLAS(false);
   }
   static KvCache make_cache(const Decoder& decoder, int64_t slots = 12, int64_t capacity = 64) {

@@ -2,7 +2,6 @@
 // trace in libtorch's allocator or generator. And what their memory is to calls that ask how much there is.
 #include "nn/cuda/graph_capture.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/Sleep.h>
 #include <ATen/ops/empty.h>
@@ -20,6 +19,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "kernels/gpu.hpp"
 #include "ops/device.hpp"
 
 namespace oriel::nn {
@@ -34,8 +34,7 @@ constexpr int64_t slack =
 class GraphCaptureOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     captures_ = std::make_unique<GraphCaptures>(device_);
     input_ = at::full({3}, 2, at::dtype(at::kLong).device(device_));
   }

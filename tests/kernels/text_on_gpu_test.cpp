@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "generator/tiny_chat.hpp"
+#include "kernels/gpu.hpp"
 #include "nn/cuda/decoder_graphs.hpp"
 #include "text_model_impl.hpp"
 
@@ -21,8 +22,7 @@ using Impl = TextModelAccess::Impl;
 class TextOnGpu : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     at::globalContext().setAllowTF32CuBLAS(false);
   }
   static TextModel on_gpu(const std::filesystem::path& directory, DType dtype = DType::float32) {

@@ -2,7 +2,6 @@
 // over the patches, read as packed q, k and v, so that rows depend on the segments, too.
 #include "nn/cuda/vit_graphs.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/Sleep.h>
@@ -15,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gpu.hpp"
+
 namespace oriel::nn {
 namespace {
 
@@ -25,8 +26,7 @@ constexpr auto sizes = static_cast<int64_t>(VitGraphs::most_graphs) + 1;
 class VitGraphsOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     spec_.patch_values = 3 * heads * head_dim;
     spec_.width = heads * head_dim;
     spec_.heads = heads;
