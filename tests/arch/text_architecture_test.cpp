@@ -218,6 +218,22 @@ TEST(TextRefusals, RopeThatIsNotRun) {
                  "text_config.rope_scaling: expected positive beta_fast and beta_slow, got -1 and 1");
   expect_refused(malformed, with_text("llava", R"("rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4})"),
                  "text_config.rope_scaling: expected a rope_theta other than 1 for yarn, got 1");
+  for (const std::string factor : {"-1.5", "0", "2000"})
+    expect_refused(
+        malformed,
+        with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4, "attention_factor": )" + factor + "}"),
+        "text_config.rope_scaling.attention_factor: expected a number in [0.001, 1000], got " + factor);
+  expect_refused(
+      malformed,
+      with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4, "mscale": -9, "mscale_all_dim": 1})"),
+      "text_config.rope_scaling: expected mscale and mscale_all_dim that give an attention factor in [0.001, "
+      "1000], got -9 and 1");
+  expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "linear", "factor": 1e-300})"),
+                 "text_config.rope_scaling: expected finite frequencies in float32, got others of rope_theta 10000 and "
+                 "{\"type\":\"linear\",\"factor\":1e-300}");
+  expect_refused(
+      malformed, with_text("llava", R"("rope_theta": 1e-300)"),
+      "text_config.rope_parameters: expected finite frequencies in float32, got others of rope_theta 1e-300");
   expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "dynamic", "factor": 0})"),
                  "text_config.rope_scaling.factor: expected a positive number, got 0");
   expect_refused(unsupported, R"({"model_type": "qwen2_vl", "rope_scaling": {"type": "dynamic", "factor": 2}})",
