@@ -130,6 +130,14 @@ TEST(TextDefaults, Qwen2FlatAndNested) {
   EXPECT_EQ(nested.family, "Qwen2.5-VL");
 }
 
+TEST(TextDefaults, AWindowMayBeWiderThan32BitsCount) {
+  for (const int64_t window : {int64_t{1} << 31, (int64_t{1} << 32) + 5, int64_t{1} << 40}) {
+    const std::string keys = "\"sliding_window\": " + std::to_string(window);
+    EXPECT_THAT(windows(traits(with_text("mistral3", keys))), Each(window));
+    EXPECT_EQ(traits(with_text("gemma3", keys)).decoder.layers[0].window, window);
+  }
+}
+
 TEST(TextDefaults, Qwen2SlidesOnlyWhereAsked) {
   const std::string sizes = R"("num_hidden_layers": 4, "sliding_window": 9)";
   EXPECT_THAT(windows(traits(with_text("qwen2_vl", sizes))), Each(0));
@@ -270,6 +278,8 @@ TEST(TextRefusals, SizesThatMakeNoSense) {
                  "text_config.vocab_size: expected an integer in [1, 16777216], got 1000000000");
   expect_refused(malformed, with_text("llava", R"("rms_norm_eps": -1)"),
                  "text_config.rms_norm_eps: expected a small positive number, got -1");
+  expect_refused(malformed, with_text("llava", R"("model_type": "mistral", "sliding_window": 1099511627777)"),
+                 "text_config.sliding_window: expected an integer in [1, 1099511627776], got 1099511627777");
   expect_refused(malformed, with_text("gemma3", R"("sliding_window": null)"),
                  "text_config.sliding_window: expected a number for the sliding layers, got null");
   expect_refused(malformed, with_text("gemma3", R"("layer_types": ["full_attention"])"),

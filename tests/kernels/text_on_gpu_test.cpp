@@ -48,6 +48,26 @@ TEST_P(TextOnGpu, GreedyAnswersAreTheCpus) {
   }
 }
 
+TEST_P(TextOnGpu, AWindowWiderThan32BitsCountHidesNothing) {
+  if (GetParam().find("_window") == std::string::npos) GTEST_SKIP() << "no window";
+  const TinyChat& chat = TinyChat::of(GetParam());
+  const TestPrompt prompt = chat.prompt({chat.embed(2), chat.embed(3, {40, 70})}, "Which one is larger?");
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    const auto with = [&](int64_t window) {
+      const TextModel model = with_window(GetParam(), window, {.device = Device::cuda(), .dtype = dtype});
+      Generator generator(model, chat.tokenizer, {.max_jobs = 1, .max_tokens = 256});
+      return answer(generator, prompt, 32);
+    };
+    (void)with(4096);  // times the products, which all that follow then compute alike
+    const JobResult expected = with(4096);
+    for (const int64_t window : endless_windows) {
+      const JobResult found = with(window);
+      EXPECT_EQ(found.ids, expected.ids) << window;
+      EXPECT_LE(logprob_error(found.logprobs, expected.logprobs), 1e-4) << window;
+    }
+  }
+}
+
 TEST_P(TextOnGpu, JobsThatComeAndGoAreAnsweredAsAlone) {
   const TinyChat& chat = TinyChat::of(GetParam());
   const TextModel model = on_gpu(chat.directory);
