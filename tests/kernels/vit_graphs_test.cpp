@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/gpu.hpp"
+#include "kernels/memory_shortage.hpp"
 
 namespace oriel::nn {
 namespace {
@@ -206,6 +207,32 @@ TEST_F(VitGraphsOnGpu, WhatCannotBeCapturedIsLeftToTheCaller) {
   EXPECT_EQ(calls, 2);
   EXPECT_EQ(run(draw_size(1)), 0);
   EXPECT_EQ(run(draw_size(1)), 1) << "other sizes are captured as before";
+}
+
+TEST_F(VitGraphsOnGpu, WhereMemoryLackedASizeIsCapturedLater) {
+  const VitInput input = draw_size(0);
+  bool is_full = true;
+  int calls = 0;
+  const auto forward = [&](const VitInput& small) {
+    ++calls;
+    if (is_full) run_out_of_memory_in_captures();
+    return tower(small);
+  };
+  EXPECT_TRUE(graphs_.run(spec_, input, forward).has_value()) << "the first one runs plainly";
+  EXPECT_FALSE(graphs_.run(spec_, input, forward)) << "no memory";
+  EXPECT_EQ(calls, 3) << "a plain one, and a capture tried with all memory, too";
+  is_full = false;
+  for (int64_t call = 0; call < CaptureTurns::first_pause; ++call) {
+    EXPECT_FALSE(graphs_.run(spec_, input, forward)) << "call " << call;
+  }
+  EXPECT_EQ(calls, 3) << "not tried at every call";
+  for (int64_t replayed = 1; replayed <= 3; ++replayed) {
+    const auto rows = graphs_.run(spec_, input, forward);
+    ASSERT_TRUE(rows.has_value());
+    EXPECT_TRUE(rows->equal(tower(input)));
+    EXPECT_EQ(graphs_.replays(), replayed);
+  }
+  EXPECT_EQ(calls, 4);
 }
 
 TEST_F(VitGraphsOnGpu, WhatHasNoGraphIsLeftToTheCaller) {

@@ -50,8 +50,14 @@ struct VitGraphs::Entry {
   at::Tensor arranged_for;  ///< cu_seqlens of the call that the arrangement in `input` came from
   std::unique_ptr<CapturedGraph> graph;
   bool has_run = false;
-  bool is_plain = false;  ///< capturing failed
+  CaptureTurns captures;
 };
+
+VitGraphs::Key VitGraphs::key_of(int64_t rows, const VitInput& arrangement) {
+  const int64_t padded = rounded_rows(rows);
+  return {padded, rounded_segments(arrangement.segments, padded - rows),
+          rounded_segments(arrangement.window_segments, padded - rows)};
+}
 
 int64_t VitGraphs::rounded_rows(int64_t rows) {
   const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows)));
@@ -70,11 +76,9 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
       !ops::attention_can_be_captured(input.patches.scalar_type(), input.patches.device(), shape))
     return std::nullopt;
   const std::lock_guard lock(mutex_);
-  const int64_t padded = rounded_rows(rows);
-  const Key key{padded, rounded_segments(input.segments, padded - rows),
-                rounded_segments(input.window_segments, padded - rows)};
+  const Key key = key_of(rows, input);
   Entry& entry = entry_of(key, input);
-  if (entry.is_plain) return std::nullopt;
+  if (entry.has_run && !entry.graph && !entry.captures.is_next()) return std::nullopt;
 
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   rooms_.block(stream);
@@ -103,8 +107,10 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   if (!entry.graph) {
     if (!captures_) captures_.emplace(input.patches.device());
     entry.graph = captures_->capture([&] { return forward(entry.input); });
-    entry.is_plain = !entry.graph;  // what fails here, fails for good
-    if (entry.is_plain) return std::nullopt;
+    if (!entry.graph) {
+      entry.captures.failed(captures_->memory_ran_out());
+      return std::nullopt;
+    }
   }
   entry.graph->replay();
   ++replays_;
@@ -116,8 +122,12 @@ int64_t VitGraphs::replays() {
   return replays_;
 }
 
+std::list<VitGraphs::Entry>::iterator VitGraphs::find(const Key& key) {
+  return std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.key == key; });
+}
+
 VitGraphs::Entry& VitGraphs::entry_of(const Key& key, const VitInput& input) {
-  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
+  const auto found = find(key);
   if (found != entries_.end()) {
     entries_.splice(entries_.begin(), entries_, found);
     return entries_.front();

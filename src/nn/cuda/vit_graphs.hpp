@@ -16,8 +16,8 @@ namespace oriel::nn {
 
 /// The graphs of one tower on one GPU: one for every size that inputs are rounded up to, by rows that belong to no
 /// picture; the least recently used one gives way when there are `most_graphs`. The first input of a size runs plainly
-/// (it may time matrix products), the second one is captured, later ones are replayed. Safe from many threads; replays
-/// of one tower run one after the other on the GPU.
+/// (it may time matrix products), the second one is captured, later ones are replayed; where memory lacked for that, a
+/// later one is captured. Safe from many threads; replays of one tower run one after the other on the GPU.
 class VitGraphs {
  public:
   static constexpr size_t most_graphs = 8;
@@ -40,6 +40,8 @@ class VitGraphs {
   struct Key;
   struct Entry;
 
+  [[nodiscard]] static Key key_of(int64_t rows, const VitInput& arrangement);
+  [[nodiscard]] std::list<Entry>::iterator find(const Key& key);
   Entry& entry_of(const Key& key, const VitInput& input);
 
   std::mutex mutex_;
