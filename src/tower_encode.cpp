@@ -114,14 +114,17 @@ PlacedArrangement VisionTower::Impl::arrange(const std::vector<Grid>& grids) con
   return *arrangements.get(grids, ops::current_stream(where).id(), make);
 }
 
-/// Throws out_of_memory for a call on a GPU that has not the memory for it, before anything of it is done.
-void VisionTower::Impl::check_fits(const std::vector<Grid>& grids, c10::Device where) const {
+void VisionTower::Impl::check_fits(const std::vector<Grid>& grids, c10::Device where, bool wants_hidden_states) const {
   if (where.is_cpu()) return;
   Grid all{1, 1, 0};
   for (const Grid& grid : grids) all.w += grid.patches();
-  const int64_t needed = peak_bytes(traits(), all, dtype, device);
+  int64_t needed = peak_bytes(traits(), all, dtype, device);
   if (needed < small_call_bytes) return;  // asking would take longer than it is worth
   const int64_t available = ops::available_bytes(where);
+  // What the graph of this size holds is not available, and need not be. Of a call so small the arrangement is cached.
+  if (needed > available && !wants_hidden_states && nn::graph_rows(traits().vit, all.w, to_scalar_type(dtype), where) &&
+      vit->has_graph(all.w, arrange(grids).input))
+    needed = replay_bytes(traits(), all.w, dtype);
   if (needed > available)
     throw_error(ErrorCode::out_of_memory, "encode: {} patches need {} bytes on {}, {} are free", all.w, needed,
                 to_string(device), available);
@@ -168,7 +171,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
     const c10::Device where = to_torch_device(device);
     const c10::DeviceGuard device_guard(where);
     const ops::CallersStream on_stream(options.stream, where);
-    check_fits(grids, where);
+    check_fits(grids, where, !wanted.empty());
     PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
     if (placed.order.defined()) values = values.index_select(0, placed.order);

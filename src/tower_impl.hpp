@@ -88,7 +88,8 @@ struct VisionTower::Impl {
   void check_has_video() const;
   /// Throws invalid_argument if a stream is given to a tower on the CPU.
   void check_stream(void* stream) const;
-  void check_fits(const std::vector<Grid>& grids, c10::Device where) const;
+  /// Throws out_of_memory for a call on a GPU that has not the memory for it.
+  void check_fits(const std::vector<Grid>& grids, c10::Device where, bool wants_hidden_states) const;
   [[nodiscard]] std::vector<MMEmbedding> embed(const Patches& patches, const EmbedOptions& options) const;
 };
 
@@ -114,5 +115,7 @@ void check_cancelled(const std::stop_token& token);
 
 /// The most that encode holds at once for one picture of this grid, beside weights and patches, on the tower's device.
 [[nodiscard]] int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, Device device);
+/// The same for a call that replays a graph, beside what that holds.
+[[nodiscard]] int64_t replay_bytes(const arch::Traits& traits, int64_t patches, DType dtype);
 
 }  // namespace oriel

@@ -133,39 +133,61 @@ int64_t tower_bytes_on_gpu(const nn::VitSpec& vit, int64_t rows, DType dtype, c1
   return std::max({embed, attention, mlp, features.while_made() * value});
 }
 
+/// What a call on a GPU holds beside the tower's own work, in bytes.
+struct AroundTheTower {
+  int64_t order, tables, positions;  ///< the arrangement
+  int64_t gathered;                  ///< patches in another order
+  int64_t features;
+  int64_t projection;  ///< from features of the processor's order on, these among it
+
+  AroundTheTower(const arch::Traits& traits, int64_t patches, DType dtype) {
+    const nn::VitSpec& vit = traits.vit;
+    const auto element = static_cast<int64_t>(size_in_bytes(dtype));
+    const arch::Footprint& footprint = traits.footprint;
+    const int64_t rows = patches / (traits.merge_size * traits.merge_size);
+    order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
+    tables = patches * table_bytes(traits);
+    positions = patches * position_bytes(traits, dtype);
+    gathered = footprint.order ? patches * vit.patch_values * element : 0;
+    features = patches * Features(vit).all * element;
+    const int64_t undone = footprint.order ? features : 0;
+    projection = features + std::max(undone, rows * footprint.projector_values * element +
+                                                 (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0));
+  }
+
+  /// Of one row.
+  static int64_t table_bytes(const arch::Traits& traits) {
+    return traits.footprint.rotary ? 3 * traits.vit.head_dim() * int64_t{sizeof(float)} : 0;
+  }
+  static int64_t position_bytes(const arch::Traits& traits, DType dtype) {
+    return traits.footprint.positions ? traits.vit.width * static_cast<int64_t>(size_in_bytes(dtype)) : 0;
+  }
+};
+
 /// The first calls of a size: later ones find the arrangement made and, where they are replayed, the graph's memory
 /// held by libtorch's allocator.
 int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dtype, c10::Device where) {
   const nn::VitSpec& vit = traits.vit;
   const auto element = static_cast<int64_t>(size_in_bytes(dtype));
-  const int64_t rows = patches / (traits.merge_size * traits.merge_size);
-  const arch::Footprint& footprint = traits.footprint;
   const std::optional<int64_t> graph_rows = nn::graph_rows(vit, patches, to_scalar_type(dtype), where);
   const bool kept = patches <= ArrangementCache::most_patches;
-
-  const int64_t tables = footprint.rotary ? 3 * vit.head_dim() * int64_t{sizeof(float)} : 0;  // of every row
-  const int64_t positions = footprint.positions ? vit.width * element : 0;
-  const int64_t order = footprint.order ? patches * int64_t{sizeof(int64_t)} : 0;
-  const int64_t gathered = footprint.order ? patches * vit.patch_values * element : 0;
-  const int64_t all_features = patches * Features(vit).all * element;
-  const int64_t undone = footprint.order ? all_features : 0;
-  const int64_t projection =
-      all_features + std::max(undone, rows * footprint.projector_values * element +
-                                          (footprint.projector_values > 0 ? ops::product_workspace_bytes : 0));
+  const AroundTheTower around(traits, patches, dtype);
   if (graph_rows) {
-    const int64_t arrangement = order + patches * (tables + positions);
-    const int64_t rooms = *graph_rows * (vit.patch_values * element + tables + positions);
+    const int64_t arrangement = around.order + around.tables + around.positions;
+    const int64_t rooms = *graph_rows * (vit.patch_values * element + AroundTheTower::table_bytes(traits) +
+                                         AroundTheTower::position_bytes(traits, dtype));
     const int64_t kept_features = *graph_rows * Features(vit).all * element;
     return arrangement + rooms +
-           std::max(gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where), kept_features + projection);
+           std::max(around.gathered + tower_bytes_on_gpu(vit, *graph_rows, dtype, where),
+                    kept_features + around.projection);
   }
   // What is not kept of the arrangement goes with the step that needs it.
-  const int64_t given = gathered + patches * positions;
+  const int64_t given = around.gathered + around.positions;
   const int64_t in_embed =
       given + patches * (vit.norm_before_blocks ? 2 : 1) * vit.width * element + ops::product_workspace_bytes;
-  const int64_t behind_embed = (kept ? patches * positions : 0) + tower_bytes_on_gpu(vit, patches, dtype, where);
-  return order + std::max(patches * tables + std::max(in_embed, behind_embed),
-                          (kept ? patches * (tables + positions) : 0) + projection);
+  const int64_t behind_embed = (kept ? around.positions : 0) + tower_bytes_on_gpu(vit, patches, dtype, where);
+  return around.order + std::max(around.tables + std::max(in_embed, behind_embed),
+                                 (kept ? around.tables + around.positions : 0) + around.projection);
 }
 
 }  // namespace
@@ -174,6 +196,12 @@ int64_t peak_bytes(const arch::Traits& traits, const Grid& grid, DType dtype, De
   if (device.kind == Device::Kind::cuda)
     return peak_bytes_on_gpu(traits, grid.patches(), dtype, to_torch_device(device));
   return peak_bytes_on_cpu(traits, grid, dtype);
+}
+
+int64_t replay_bytes(const arch::Traits& traits, int64_t patches, DType dtype) {
+  const AroundTheTower around(traits, patches, dtype);
+  return around.order + around.tables + around.positions +
+         std::max(around.gathered + around.features, around.projection);
 }
 
 }  // namespace oriel

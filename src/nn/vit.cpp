@@ -43,6 +43,14 @@ VitOutput Vit::forward(VitInput input, const std::vector<int64_t>& hidden_states
   return run(std::move(input), hidden_states, before_block);
 }
 
+bool Vit::has_graph([[maybe_unused]] int64_t patches, [[maybe_unused]] const VitInput& arrangement) const {
+#ifdef ORIEL_CUDA
+  return graphs_->has_graph(patches, arrangement);
+#else
+  return false;
+#endif
+}
+
 VitOutput Vit::run(VitInput input, const std::vector<int64_t>& hidden_states, const BlockCallback& before_block) const {
   int64_t blocks = 0;
   for (const int64_t layer : spec_.feature_layers) blocks = std::max(blocks, layer);

@@ -100,6 +100,9 @@ class Vit {
   /// of its patches and positions when they are not needed any more.
   [[nodiscard]] VitOutput forward(VitInput input, const std::vector<int64_t>& hidden_states = {},
                                   const BlockCallback& before_block = {}) const;
+  /// Whether forward, asked for no hidden states, would replay a graph for so many patches of this arrangement: all
+  /// that the tower itself takes is held then. Never on the CPU.
+  [[nodiscard]] bool has_graph(int64_t patches, const VitInput& arrangement) const;
   [[nodiscard]] const VitSpec& spec() const { return spec_; }
 
  private:

@@ -224,6 +224,7 @@ TEST_F(VitGraphsOnGpu, WhereMemoryLackedASizeIsCapturedLater) {
   is_full = false;
   for (int64_t call = 0; call < CaptureTurns::first_pause; ++call) {
     EXPECT_FALSE(graphs_.run(spec_, input, forward)) << "call " << call;
+    EXPECT_FALSE(graphs_.has_graph(64, input));
   }
   EXPECT_EQ(calls, 3) << "not tried at every call";
   for (int64_t replayed = 1; replayed <= 3; ++replayed) {
@@ -233,6 +234,18 @@ TEST_F(VitGraphsOnGpu, WhereMemoryLackedASizeIsCapturedLater) {
     EXPECT_EQ(graphs_.replays(), replayed);
   }
   EXPECT_EQ(calls, 4);
+}
+
+TEST_F(VitGraphsOnGpu, KnowsWhichArrangementsHaveAGraph) {
+  const VitInput two = draw({0, 100, 250});
+  EXPECT_FALSE(graphs_.has_graph(250, two));
+  EXPECT_EQ(run(two), 0);
+  EXPECT_FALSE(graphs_.has_graph(250, two)) << "it has run, and was not captured";
+  EXPECT_EQ(run(two), 1);
+  EXPECT_TRUE(graphs_.has_graph(250, two));
+  EXPECT_TRUE(graphs_.has_graph(249, draw({0, 7, 249}))) << "of the same size, rounded up";
+  EXPECT_FALSE(graphs_.has_graph(190, draw({0, 7, 190})));
+  EXPECT_FALSE(graphs_.has_graph(250, draw({0, 50, 100, 150, 200, 250}))) << "more pictures than its rooms hold";
 }
 
 TEST_F(VitGraphsOnGpu, WhatHasNoGraphIsLeftToTheCaller) {

@@ -117,6 +117,12 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   return entry.graph->result().narrow(0, 0, rows).clone();
 }
 
+bool VitGraphs::has_graph(int64_t rows, const VitInput& arrangement) {
+  const std::lock_guard lock(mutex_);
+  const auto found = find(key_of(rows, arrangement));
+  return found != entries_.end() && found->graph;
+}
+
 int64_t VitGraphs::replays() {
   const std::lock_guard lock(mutex_);
   return replays_;

@@ -33,6 +33,8 @@ class VitGraphs {
 
   /// The features of `input`, enqueued on the current stream, or nothing if this input is to be run plainly.
   [[nodiscard]] std::optional<at::Tensor> run(const VitSpec& spec, const VitInput& input, const Forward& forward);
+  /// Whether an input of so many patches that is arranged like this one would be replayed, from memory that is held.
+  [[nodiscard]] bool has_graph(int64_t rows, const VitInput& arrangement);
   /// How many calls were replayed so far: tests ask, so that they know which path they test.
   [[nodiscard]] int64_t replays();
 
