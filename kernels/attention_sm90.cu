@@ -32,16 +32,7 @@
 
 #include "attention.h"
 #include "attention_dispatch.cuh"
-#include "attention_sm90_shape.cuh"
-#include "launch.cuh"
-#include "tensor_map.h"
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#include "attention_sm90_block.cuh"
-#else
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#endif
+#include "attention_sm90_launch.cuh"
 
 namespace oriel::kernels {
 namespace {
@@ -49,74 +40,39 @@ namespace {
 template <class T>
 using KernelArguments = sm90::Arguments<T, AttentionTile>;
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(sm90::Shape<kHeadDim>::kThreads, 1)
+__global__ void __launch_bounds__(sm90::kMostThreads<kHeadDim>, 1)
     attention_kernel(const __grid_constant__ CUtensorMap panel, const __grid_constant__ CUtensorMap tail,
                      const __grid_constant__ KernelArguments<T> arguments) {
-  sm90::attention_block<T, kHeadDim, sm90::AllKeys>({panel, panel, panel, tail}, arguments);
-}
-
-#else
-
-// What other architectures get. Its limit of threads a block tells the launcher that the device has this one.
-template <class T, int kHeadDim>
-__global__ void __launch_bounds__(1)
-    attention_kernel(const __grid_constant__ CUtensorMap, const __grid_constant__ CUtensorMap,
-                     const __grid_constant__ KernelArguments<T>) {}
-
-#endif
-
-/// Boxes of `columns` x 1 slice x 64 tokens.
-cudaError_t encode_map(const AttentionInputs& inputs, int columns, CUtensorMapSwizzle swizzle, CUtensorMap* map) {
-  const auto head_dim = static_cast<cuuint64_t>(inputs.head_dim);
-  const cuuint64_t sizes[3] = {head_dim, 3 * static_cast<cuuint64_t>(inputs.heads),
-                               static_cast<cuuint64_t>(inputs.tokens)};
-  const cuuint64_t strides[2] = {2 * head_dim, 2 * static_cast<cuuint64_t>(inputs.token_stride)};  // bytes
-  const cuuint32_t box[3] = {static_cast<cuuint32_t>(columns), 1, kAttentionUnit};
-  return encode_tensor_map(inputs.element, inputs.qkv, 3, sizes, strides, box, map, swizzle);
+  if constexpr (sm90::kHasCode)
+    sm90::attention_block<T, kHeadDim, sm90::AllKeys>({panel, panel, panel, tail}, arguments);
 }
 
 template <class T, int kHeadDim>
 cudaError_t launch(const AttentionSm90Params& params, cudaStream_t stream) {
-  using S = sm90::Shape<kHeadDim>;
   const auto kernel = attention_kernel<T, kHeadDim>;
-  if (const cudaError_t status = allow_shared_memory(reinterpret_cast<const void*>(kernel), S::kThreads, S::kBytes);
-      status != cudaSuccess)
-    return status;
+  if (const cudaError_t status = sm90::allow<kHeadDim>(kernel); status != cudaSuccess) return status;
+  const sm90::Rows rows{params.qkv, params.token_stride, params.tokens, std::int64_t{3} * params.heads};
   CUtensorMap panel, tail;
-  if (const cudaError_t status = encode_map(params, 64, CU_TENSOR_MAP_SWIZZLE_128B, &panel); status != cudaSuccess) {
+  if (const cudaError_t status = sm90::encode_map(params.element, rows, kHeadDim, &panel); status != cudaSuccess)
     return status;
-  }
   tail = panel;
-  if constexpr (S::kTail) {
-    const cudaError_t status = encode_map(params, 16, CU_TENSOR_MAP_SWIZZLE_32B, &tail);
+  if constexpr (sm90::Shape<kHeadDim>::kTail) {
+    const cudaError_t status = sm90::encode_map(params.element, rows, kHeadDim, &tail, 16, CU_TENSOR_MAP_SWIZZLE_32B);
     if (status != cudaSuccess) return status;
   }
-  const Grid grid{dim3(static_cast<unsigned>(params.blocks)), dim3(S::kThreads), S::kBytes};
-  return launch_overlapping(kernel, grid, stream, panel, tail, sm90::arguments_of<T, AttentionTile>(params));
-}
-
-template <class T>
-cudaError_t launch_head_dim(const AttentionSm90Params& params, cudaStream_t stream) {
-  return with_head_dim(params.head_dim,
-                       [&](auto head_dim) { return launch<T, decltype(head_dim)::value>(params, stream); });
+  return launch_overlapping(kernel, sm90::grid_of<kHeadDim>(params.blocks), stream, panel, tail,
+                            sm90::arguments_of<T, AttentionTile>(params));
 }
 
 }  // namespace
 
-cudaError_t attention_sm90_has_code() {
-  using S = sm90::Shape<64>;
-  return allow_shared_memory(reinterpret_cast<const void*>(attention_kernel<__half, 64>), S::kThreads, S::kBytes);
-}
+cudaError_t attention_sm90_has_code() { return sm90::allow<64>(attention_kernel<__half, 64>); }
 
 bool attention_sm90_supports(const AttentionInputs& inputs, int compute_major, int compute_minor) {
-  const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
-  const bool head_dim = attention_has_head_dim(inputs.head_dim);
-  const bool element = inputs.element == Element::bfloat16 || inputs.element == Element::float16;
-  return compute_major == 9 && compute_minor == 0 && head_dim && element && inputs.heads >= 1 &&
-         inputs.heads <= 65535 && inputs.token_stride % 8 == 0 && aligned(inputs.qkv) && aligned(inputs.out);
+  return sm90::is_supported(inputs.element, inputs.heads, compute_major, compute_minor) &&
+         attention_has_head_dim(inputs.head_dim) && inputs.token_stride % 8 == 0 &&
+         sm90::are_aligned({inputs.qkv, inputs.out});
 }
 
 cudaError_t attention_sm90(const AttentionSm90Params& params, cudaStream_t stream) {
@@ -125,8 +81,9 @@ cudaError_t attention_sm90(const AttentionSm90Params& params, cudaStream_t strea
   const bool sizes =
       params.tokens > 0 && params.blocks > 0 && params.token_stride >= std::int64_t{3} * params.heads * params.head_dim;
   if (!sizes || params.qkv == nullptr || params.out == nullptr || params.plan == nullptr) return cudaErrorInvalidValue;
-  return params.element == Element::float16 ? launch_head_dim<__half>(params, stream)
-                                            : launch_head_dim<__nv_bfloat16>(params, stream);
+  return dispatch_attention<64, 72, 80, 128>(params.element, params.head_dim, [&](auto* type, auto head_dim) {
+    return launch<std::remove_pointer_t<decltype(type)>, decltype(head_dim)::value>(params, stream);
+  });
 }
 
 }  // namespace oriel::kernels

@@ -1,5 +1,5 @@
 // A block of the Hopper attention kernels: barriers, then a loader warpgroup and consumer warpgroups, each through the
-// block's tiles. Compiles for sm_90a only; include inside its guard.
+// block's tiles.
 #pragma once
 
 #include "attention_sm90_consumer.cuh"

@@ -9,6 +9,7 @@
 #include "attention_sm90_instructions.cuh"
 #include "attention_sm90_shape.cuh"
 #include "attention_sm90_view.cuh"
+#include "mma.cuh"
 
 namespace oriel::kernels::sm90 {
 
@@ -344,8 +345,8 @@ class Consumer {
 #pragma unroll
     for (int n = 0; n < S::kUnit / 16; ++n) {
       load_matrices(b, k + n * key_bytes);
-      Op::warp_product(s + 8 * n, a, b[0], b[1]);
-      Op::warp_product(s + 8 * n + 4, a, b[2], b[3]);
+      multiply<T>(s + 8 * n, a[0], a[1], a[2], a[3], b[0], b[1]);
+      multiply<T>(s + 8 * n + 4, a[0], a[1], a[2], a[3], b[2], b[3]);
     }
   }
 

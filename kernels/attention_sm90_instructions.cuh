@@ -1,6 +1,6 @@
 // The Hopper instructions that attention needs, one small function each: barriers in shared memory, copies by the
-// tensor memory accelerator, warpgroup matrix products, and the warp's own ldmatrix and mma.
-// Addresses are 32-bit addresses of the shared window. Compiles for sm_90a only; include inside its guard.
+// tensor memory accelerator, warpgroup matrix products, and the warp's own ldmatrix (its product stands in mma.cuh).
+// Addresses are 32-bit addresses of the shared window. For sm_90a alone: elsewhere it may be included, not used.
 #pragma once
 
 #include <cuda.h>
@@ -194,13 +194,6 @@ struct Instructions<__nv_bfloat16> {
   static __device__ __forceinline__ void values(float (&o)[128], const std::uint32_t* p, std::uint64_t v) {
     ORIEL_VALUES256("bf16");
   }
-  static __device__ __forceinline__ void warp_product(float* d, const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                      std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : ORIEL_ACC4(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
   /// Two rounded to nearest, `low` in the lower half.
   static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
     std::uint32_t packed;
@@ -228,13 +221,6 @@ struct Instructions<__half> {
   }
   static __device__ __forceinline__ void values(float (&o)[128], const std::uint32_t* p, std::uint64_t v) {
     ORIEL_VALUES256("f16");
-  }
-  static __device__ __forceinline__ void warp_product(float* d, const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                      std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : ORIEL_ACC4(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
   static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
     std::uint32_t packed;

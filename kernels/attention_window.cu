@@ -19,6 +19,7 @@
 
 #include "attention.h"
 #include "attention_dispatch.cuh"
+#include "element.cuh"
 #include "launch.cuh"
 #include "mma.cuh"
 
@@ -272,20 +273,12 @@ cudaError_t launch(const AttentionWindowParams& params, cudaStream_t stream) {
   return launch_overlapping(kernel, Grid{dim3(blocks), dim3(kThreads), S::kBytes}, stream, arguments);
 }
 
-template <class T>
-cudaError_t launch_head_dim(const AttentionWindowParams& params, cudaStream_t stream) {
-  return with_head_dim(params.head_dim,
-                       [&](auto head_dim) { return launch<T, decltype(head_dim)::value>(params, stream); });
-}
-
-bool is_chunk_aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
-
 }  // namespace
 
 cudaError_t attention_window(const AttentionWindowParams& params, cudaStream_t stream) {
   if (params.windows == 0 || params.tokens == 0) return cudaSuccess;
-  const bool fits = params.longest <= kAttentionWindow && params.token_stride % 8 == 0 &&
-                    is_chunk_aligned(params.qkv) && is_chunk_aligned(params.out) &&
+  const bool fits = params.longest <= kAttentionWindow && params.token_stride % 8 == 0 && is_aligned(params.qkv, 16) &&
+                    is_aligned(params.out, 16) &&
                     (params.element == Element::bfloat16 || params.element == Element::float16) &&
                     std::int64_t{params.windows} * params.heads <= INT32_MAX;
   if (!fits) return cudaErrorNotSupported;
@@ -299,8 +292,9 @@ cudaError_t attention_window(const AttentionWindowParams& params, cudaStream_t s
   const cudaError_t status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (status != cudaSuccess) return status;
   if (major < 8) return cudaErrorNotSupported;
-  return params.element == Element::float16 ? launch_head_dim<__half>(params, stream)
-                                            : launch_head_dim<__nv_bfloat16>(params, stream);
+  return dispatch_attention<64, 72, 80, 128>(params.element, params.head_dim, [&](auto* type, auto head_dim) {
+    return launch<std::remove_pointer_t<decltype(type)>, decltype(head_dim)::value>(params, stream);
+  });
 }
 
 }  // namespace oriel::kernels

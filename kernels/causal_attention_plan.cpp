@@ -155,11 +155,4 @@ AttentionPlan plan_causal_attention(const AttentionRun* runs, std::size_t count,
   return write_tiles(best, shape, best_schedule);
 }
 
-std::size_t causal_attention_plan_bytes(std::int64_t queries, std::int64_t runs, int heads, int sm_count) {
-  if (queries <= 0 || runs <= 0) return 0;
-  // n queries in a row touch at most n / 64 + 2 units, and no more than n.
-  const std::int64_t units = std::min(queries, queries / kAttentionUnit + 2 * runs);
-  return static_cast<std::size_t>(attention_tiles_offset(sm_count) + units * heads * std::int64_t{sizeof(CausalTile)});
-}
-
 }  // namespace oriel::kernels

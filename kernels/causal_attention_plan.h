@@ -37,8 +37,4 @@ AttentionPlan plan_causal_attention(const Contiguous& runs, const CausalPlanShap
   return plan_causal_attention(std::data(runs), std::size(runs), shape);
 }
 
-/// Never less than plan_causal_attention's bytes for `runs` runs of `queries` queries together. About heads * queries /
-/// 2 bytes.
-std::size_t causal_attention_plan_bytes(std::int64_t queries, std::int64_t runs, int heads, int sm_count);
-
 }  // namespace oriel::kernels

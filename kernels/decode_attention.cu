@@ -85,6 +85,18 @@ __device__ __forceinline__ void see_keys(Seen& seen, const float (&q)[piece], co
   }
 }
 
+/// What a warp has seen of one head goes to where the block's warps meet.
+template <int Lanes, int Heads>
+__device__ __forceinline__ void bring(Meeting<Heads, Lanes * piece>& meeting, const Seen& seen, int own_warp, int h,
+                                      int lane, int column) {
+#pragma unroll
+  for (int i = 0; i < piece; ++i) meeting.sums[own_warp][h][column + i] = seen.values[i];
+  if (lane == 0) {
+    meeting.extremes[own_warp][h][0] = seen.largest;
+    meeting.extremes[own_warp][h][1] = seen.sum;
+  }
+}
+
 /// Heads: of the block, those past the group's end being idle. Lanes: that one key takes.
 template <typename T, int Heads, int Lanes>
 __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionParams p) {
@@ -141,14 +153,7 @@ __global__ void __launch_bounds__(threads) attend_kernel(const DecodeAttentionPa
 #pragma unroll
   for (int h = 0; h < Heads; ++h) {
     join_groups<Lanes>(seen[h]);
-    if (group == 0) {
-#pragma unroll
-      for (int i = 0; i < piece; ++i) meeting.sums[own_warp][h][column + i] = seen[h].values[i];
-      if (lane == 0) {
-        meeting.extremes[own_warp][h][0] = seen[h].largest;
-        meeting.extremes[own_warp][h][1] = seen[h].sum;
-      }
-    }
+    if (group == 0) bring<Lanes>(meeting, seen[h], own_warp, h, lane, column);
   }
   write_part(p, of, meeting);
 }

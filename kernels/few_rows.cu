@@ -68,6 +68,70 @@ __device__ uint4 load_weight(const void* from) {
   return value;
 }
 
+/// What a lane of tensor_kernel reads of the weight: 8 neighbouring columns of rows g and g + 8 of each tile, in
+/// chunks.
+template <typename T, int Chunks, int Tiles>
+struct WeightReader {
+  const T* rows[Tiles][2];
+  uint4 loaded[Chunks][Tiles][2];
+
+  __device__ __forceinline__ WeightReader(const FewRowsParams& p, int64_t first, int g, int t) {
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int64_t row = first + g + 8 * half;  // past the last one: computed in vain
+        rows[i][half] = static_cast<const T*>(p.weight) + (i * p.out + (row < p.out ? row : p.out - 1)) * p.in + 8 * t;
+      }
+  }
+
+  /// Zeros behind the last of the `in` columns.
+  __device__ __forceinline__ void load(int base, int in, int t) {
+#pragma unroll
+    for (int c = 0; c < Chunks; ++c)
+#pragma unroll
+      for (int i = 0; i < Tiles; ++i)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int at = base + c * chunk;
+          loaded[c][i][half] = at + 8 * t < in ? load_weight(rows[i][half] + at) : uint4{};
+        }
+  }
+};
+
+/// The same columns of x's row g, zeros where there is none.
+template <typename T, int Chunks>
+__device__ __forceinline__ void load_x(uint4 (&b)[Chunks], const T* x, bool has_row, int base, int in, int t) {
+#pragma unroll
+  for (int c = 0; c < Chunks; ++c) {
+    const int at = base + c * chunk;
+    b[c] = has_row && at + 8 * t < in ? *reinterpret_cast<const uint4*>(x + at) : uint4{};
+  }
+}
+
+template <typename T, int Chunks, int Tiles>
+__device__ __forceinline__ void multiply_chunks(float (&sums)[Tiles][4], const uint4 (&a)[Chunks][Tiles][2],
+                                                const uint4 (&b)[Chunks]) {
+#pragma unroll
+  for (int c = 0; c < Chunks; ++c)
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+      const uint4& low = a[c][i][0];
+      const uint4& high = a[c][i][1];
+      multiply<T>(sums[i], low.x, high.x, low.y, high.y, b[c].x, b[c].y);
+      multiply<T>(sums[i], low.z, high.z, low.w, high.w, b[c].z, b[c].w);
+    }
+}
+
+/// The block's sum of one value of y, of those of its warps.
+template <int Warps, int Tiles>
+__device__ __forceinline__ float join_warps(const float (&partial)[Warps][Tiles][columns][tile], int i, int row) {
+  float total = 0;
+#pragma unroll
+  for (int w = 0; w < Warps; ++w) total += partial[w][i][row][threadIdx.x % tile];
+  return total;
+}
+
 /// Tiles: 1, or 2 for a gated product. Loads: of each lane, under way at once. Threads: that a multiprocessor has room
 /// for, registers permitting.
 template <typename T, int Warps, int Tiles, int Loads, int Threads>
@@ -82,55 +146,21 @@ __global__ void __launch_bounds__(Warps* warp, Threads / (Warps * warp)) tensor_
   const int t = lane % 4;
   const auto in = static_cast<int>(p.in);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * tile;
-
-  const T* weights[Tiles][2];
-#pragma unroll
-  for (int i = 0; i < Tiles; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + g + 8 * half;  // past the last one: computed in vain
-      weights[i][half] = static_cast<const T*>(p.weight) + (i * p.out + (row < p.out ? row : p.out - 1)) * p.in + 8 * t;
-    }
+  WeightReader<T, chunks, Tiles> weight(p, first, g, t);
   const T* x = static_cast<const T*>(p.x) + static_cast<int64_t>(g) * p.in + 8 * t;
-  const bool has_row = g < p.rows;
-
-  uint4 a[chunks][Tiles][2];
-  const auto load_weights = [&](int base) {
-#pragma unroll
-    for (int c = 0; c < chunks; ++c)
-#pragma unroll
-      for (int i = 0; i < Tiles; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int at = base + c * chunk;
-          a[c][i][half] = at + 8 * t < in ? load_weight(weights[i][half] + at) : uint4{};
-        }
-  };
 
   let_next_kernel_begin();
   int base = own * step;
-  load_weights(base);  // all zeros for a warp that has no columns
+  weight.load(base, in, t);  // all zeros for a warp that has no columns
   wait_for_kernels_before();
 
   float sums[Tiles][4] = {};
   while (base < in) {
     uint4 b[chunks];
-#pragma unroll
-    for (int c = 0; c < chunks; ++c) {
-      const int at = base + c * chunk;
-      b[c] = has_row && at + 8 * t < in ? *reinterpret_cast<const uint4*>(x + at) : uint4{};
-    }
-#pragma unroll
-    for (int c = 0; c < chunks; ++c)
-#pragma unroll
-      for (int i = 0; i < Tiles; ++i) {
-        const uint4& low = a[c][i][0];
-        const uint4& high = a[c][i][1];
-        multiply<T>(sums[i], low.x, high.x, low.y, high.y, b[c].x, b[c].y);
-        multiply<T>(sums[i], low.z, high.z, low.w, high.w, b[c].z, b[c].w);
-      }
+    load_x(b, x, g < p.rows, base, in, t);
+    multiply_chunks<T>(sums, weight.loaded, b);
     base += Warps * step;
-    if (base < in) load_weights(base);
+    if (base < in) weight.load(base, in, t);
   }
 
 #pragma unroll
@@ -142,11 +172,9 @@ __global__ void __launch_bounds__(Warps* warp, Threads / (Warps * warp)) tensor_
   const int row = threadIdx.x / tile;
   const int64_t column = first + threadIdx.x % tile;
   if (row >= p.rows || column >= p.out) return;
-  float total[Tiles] = {};
+  float total[Tiles];
 #pragma unroll
-  for (int i = 0; i < Tiles; ++i)
-#pragma unroll
-    for (int w = 0; w < Warps; ++w) total[i] += partial[w][i][row][threadIdx.x % tile];
+  for (int i = 0; i < Tiles; ++i) total[i] = join_warps(partial, i, row);
   finish<T>(p, row, column, total[0], total[Tiles - 1]);
 }
 

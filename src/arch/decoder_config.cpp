@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/logical_and.h>
 #include <ATen/ops/where.h>
 
@@ -19,6 +20,10 @@ namespace {
 constexpr int64_t widest = 1 << 16;
 constexpr int64_t most_layers = 1000;
 constexpr int64_t most_tokens = int64_t{1} << 40;
+
+// Scores of attention grow by its square, and must neither vanish nor leave float32.
+constexpr double least_attention_factor = 1e-3;
+constexpr double most_attention_factor = 1e3;
 
 double positive_number(const Json& value) {
   const double number = value.number();
@@ -67,14 +72,24 @@ double number_or_if_zero(const Json& value, double fallback) {
   return number == 0 ? fallback : number;
 }
 
+bool is_attention_factor(double number) { return number >= least_attention_factor && number <= most_attention_factor; }
+
 /// The factor of cos and sin that YaRN's paper proposes (section 3.4), unless the keys say another.
 double yarn_attention_factor(const Json& keys, double factor) {
   const Json own = keys["attention_factor"];
+  if (own.has_value() && !is_attention_factor(own.number()))
+    throw_error(ErrorCode::malformed_model, "{}: expected a number in [{}, {}], got {}", own.where(),
+                least_attention_factor, most_attention_factor, own.dump());
   if (own.has_value()) return own.number();
   const auto grown = [&](double scale) { return factor <= 1 ? 1.0 : 0.1 * scale * std::log(factor) + 1; };
   const double scale = number_or_if_zero(keys["mscale"], 0);
   const double all_scale = number_or_if_zero(keys["mscale_all_dim"], 0);
-  return scale != 0 && all_scale != 0 ? grown(scale) / grown(all_scale) : grown(1);
+  const double proposed = scale != 0 && all_scale != 0 ? grown(scale) / grown(all_scale) : grown(1);
+  if (!is_attention_factor(proposed))
+    throw_error(ErrorCode::malformed_model,
+                "{}: expected mscale and mscale_all_dim that give an attention factor in [{}, {}], got {} and {}",
+                keys.where(), least_attention_factor, most_attention_factor, scale, all_scale);
+  return proposed;
 }
 
 /// YaRN (section 3.2 of its paper, with transformers' bounds): waves that turn often within the original length are
@@ -111,6 +126,27 @@ ScaledRotary yarn_rotary(const RopeKeys& rope, int64_t head_dim, int64_t max_pos
   const at::Tensor left = 1 - ((at::arange(head_dim / 2, at::kFloat) - low) / (high - low)).clamp(0, 1);
   return {.rotary = {.frequencies = slowed * (1 - left) + plain * left, .axes = {}},
           .attention_factor = yarn_attention_factor(keys, factor)};
+}
+
+ScaledRotary rotary_of_type(const RopeKeys& keys, int64_t head_dim, int64_t max_positions) {
+  expect_whole_rotation(keys.parameters["partial_rotary_factor"]);
+  if (!std::isfinite(keys.theta) || keys.theta <= 0)
+    throw_error(ErrorCode::malformed_model, "{}: expected a positive rope_theta, got {}", keys.parameters.where(),
+                keys.theta);
+  if (keys.type == "yarn") return yarn_rotary(keys, head_dim, max_positions);
+  const at::Tensor plain = ops::inverse_frequencies(keys.theta, head_dim);
+  const auto with = [](at::Tensor frequencies) {
+    return ScaledRotary{.rotary = {.frequencies = std::move(frequencies), .axes = {}}};
+  };
+  if (keys.type == "default") return with(plain);
+  if (keys.type == "dynamic") {
+    positive_number(keys.parameters["factor"]);  // of no effect up to max_positions
+    return with(plain);
+  }
+  if (keys.type == "linear") return with(plain / positive_number(keys.parameters["factor"]));
+  if (keys.type == "llama3") return with(llama3_frequencies(plain, keys, max_positions));
+  throw_error(ErrorCode::unsupported_model, "{}: expected rope type default, linear, dynamic, yarn or llama3, got {}",
+              keys.parameters.where(), quote_json(keys.type));
 }
 
 }  // namespace
@@ -163,24 +199,12 @@ RopeKeys read_rope_keys(const Json& text, double default_theta) {
 }
 
 ScaledRotary make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions) {
-  expect_whole_rotation(keys.parameters["partial_rotary_factor"]);
-  if (!std::isfinite(keys.theta) || keys.theta <= 0)
-    throw_error(ErrorCode::malformed_model, "{}: expected a positive rope_theta, got {}", keys.parameters.where(),
-                keys.theta);
-  if (keys.type == "yarn") return yarn_rotary(keys, head_dim, max_positions);
-  const at::Tensor plain = ops::inverse_frequencies(keys.theta, head_dim);
-  const auto with = [](at::Tensor frequencies) {
-    return ScaledRotary{.rotary = {.frequencies = std::move(frequencies), .axes = {}}};
-  };
-  if (keys.type == "default") return with(plain);
-  if (keys.type == "dynamic") {
-    positive_number(keys.parameters["factor"]);  // of no effect up to max_positions
-    return with(plain);
-  }
-  if (keys.type == "linear") return with(plain / positive_number(keys.parameters["factor"]));
-  if (keys.type == "llama3") return with(llama3_frequencies(plain, keys, max_positions));
-  throw_error(ErrorCode::unsupported_model, "{}: expected rope type default, linear, dynamic, yarn or llama3, got {}",
-              keys.parameters.where(), quote_json(keys.type));
+  ScaledRotary result = rotary_of_type(keys, head_dim, max_positions);
+  if (!at::isfinite(result.rotary.frequencies).all().item<bool>())
+    throw_error(ErrorCode::malformed_model, "{}: expected finite frequencies in float32, got others of rope_theta {}{}",
+                keys.parameters.where(), keys.theta,
+                keys.parameters.has_value() ? " and " + keys.parameters.dump() : std::string());
+  return result;
 }
 
 void set_rotary(const RopeKeys& keys, TextTraits& traits) {

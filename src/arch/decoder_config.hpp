@@ -42,10 +42,11 @@ struct RopeKeys {
 
 struct ScaledRotary {
   nn::RotarySpec rotary;
-  double attention_factor = 1;  ///< by which cos and sin are multiplied: products of q and k by its square
+  /// By which cos and sin are multiplied, and products of q and k by its square: in [0.001, 1000].
+  double attention_factor = 1;
 };
-/// The frequencies for these keys. Throws unsupported_model for types other than default, linear, dynamic, yarn and
-/// llama3. dynamic is the default up to max_positions, and longer sequences are not run.
+/// The frequencies for these keys, all finite. Throws unsupported_model for types other than default, linear, dynamic,
+/// yarn and llama3. dynamic is the default up to max_positions, and longer sequences are not run.
 [[nodiscard]] ScaledRotary make_rotary(const RopeKeys& keys, int64_t head_dim, int64_t max_positions);
 /// make_rotary for all layers alike. The factor goes into the attention scale, which must be set.
 void set_rotary(const RopeKeys& keys, TextTraits& traits);

@@ -130,6 +130,14 @@ TEST(TextDefaults, Qwen2FlatAndNested) {
   EXPECT_EQ(nested.family, "Qwen2.5-VL");
 }
 
+TEST(TextDefaults, AWindowMayBeWiderThan32BitsCount) {
+  for (const int64_t window : {int64_t{1} << 31, (int64_t{1} << 32) + 5, int64_t{1} << 40}) {
+    const std::string keys = "\"sliding_window\": " + std::to_string(window);
+    EXPECT_THAT(windows(traits(with_text("mistral3", keys))), Each(window));
+    EXPECT_EQ(traits(with_text("gemma3", keys)).decoder.layers[0].window, window);
+  }
+}
+
 TEST(TextDefaults, Qwen2SlidesOnlyWhereAsked) {
   const std::string sizes = R"("num_hidden_layers": 4, "sliding_window": 9)";
   EXPECT_THAT(windows(traits(with_text("qwen2_vl", sizes))), Each(0));
@@ -218,6 +226,22 @@ TEST(TextRefusals, RopeThatIsNotRun) {
                  "text_config.rope_scaling: expected positive beta_fast and beta_slow, got -1 and 1");
   expect_refused(malformed, with_text("llava", R"("rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4})"),
                  "text_config.rope_scaling: expected a rope_theta other than 1 for yarn, got 1");
+  for (const std::string factor : {"-1.5", "0", "2000"})
+    expect_refused(
+        malformed,
+        with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4, "attention_factor": )" + factor + "}"),
+        "text_config.rope_scaling.attention_factor: expected a number in [0.001, 1000], got " + factor);
+  expect_refused(
+      malformed,
+      with_text("llava", R"("rope_scaling": {"type": "yarn", "factor": 4, "mscale": -9, "mscale_all_dim": 1})"),
+      "text_config.rope_scaling: expected mscale and mscale_all_dim that give an attention factor in [0.001, "
+      "1000], got -9 and 1");
+  expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "linear", "factor": 1e-300})"),
+                 "text_config.rope_scaling: expected finite frequencies in float32, got others of rope_theta 10000 and "
+                 "{\"type\":\"linear\",\"factor\":1e-300}");
+  expect_refused(
+      malformed, with_text("llava", R"("rope_theta": 1e-300)"),
+      "text_config.rope_parameters: expected finite frequencies in float32, got others of rope_theta 1e-300");
   expect_refused(malformed, with_text("llava", R"("rope_scaling": {"type": "dynamic", "factor": 0})"),
                  "text_config.rope_scaling.factor: expected a positive number, got 0");
   expect_refused(unsupported, R"({"model_type": "qwen2_vl", "rope_scaling": {"type": "dynamic", "factor": 2}})",
@@ -254,6 +278,8 @@ TEST(TextRefusals, SizesThatMakeNoSense) {
                  "text_config.vocab_size: expected an integer in [1, 16777216], got 1000000000");
   expect_refused(malformed, with_text("llava", R"("rms_norm_eps": -1)"),
                  "text_config.rms_norm_eps: expected a small positive number, got -1");
+  expect_refused(malformed, with_text("llava", R"("model_type": "mistral", "sliding_window": 1099511627777)"),
+                 "text_config.sliding_window: expected an integer in [1, 1099511627776], got 1099511627777");
   expect_refused(malformed, with_text("gemma3", R"("sliding_window": null)"),
                  "text_config.sliding_window: expected a number for the sliding layers, got null");
   expect_refused(malformed, with_text("gemma3", R"("layer_types": ["full_attention"])"),

@@ -34,6 +34,21 @@ TEST_P(GeneratorGreedy, EqualsTheModelWithoutACache) {
   }
 }
 
+TEST_P(GeneratorGreedy, AWindowWiderThan32BitsCountHidesNothing) {
+  if (!GetParam().ends_with("_window") && GetParam() != "mistral3_window_tied") GTEST_SKIP() << "no window";
+  const auto with = [&](int64_t window) {
+    Generator generator(with_window(GetParam(), window), chat.tokenizer, {.max_jobs = 1, .max_tokens = 256});
+    return answer(generator, with_two, length);
+  };
+  const JobResult expected = with(4096);
+  EXPECT_NE(with(9).logprobs, expected.logprobs) << "a narrow window would not show";
+  for (const int64_t window : endless_windows) {
+    const JobResult found = with(window);
+    EXPECT_EQ(found.ids, expected.ids) << window;
+    EXPECT_EQ(found.logprobs, expected.logprobs) << window;
+  }
+}
+
 TEST_P(GeneratorGreedy, ChunksOfThePromptMakeNoDifference) {
   Generator whole = chat.generator();
   const std::vector<int64_t> expected = answer(whole, with_two, length).ids;

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <oriel/generator.hpp>
 #include <oriel/oriel.hpp>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -94,6 +97,22 @@ struct TinyChat {
   Tokenizer tokenizer;
   TextModel model;
 };
+
+/// The model of a checkpoint with another sliding_window than it has.
+inline TextModel with_window(const std::string& name, int64_t window, const TextLoadOptions& options = {}) {
+  const TemporaryDirectory directory;
+  for (const auto& entry : std::filesystem::directory_iterator(TextGolden(name).directory))
+    std::filesystem::copy_file(entry.path(), directory.path() / entry.path().filename());
+  std::ifstream config(directory.path() / "config.json");
+  const std::string text{std::istreambuf_iterator<char>(config), {}};
+  const std::regex key("\"sliding_window\": [0-9]+");
+  EXPECT_TRUE(std::regex_search(text, key));
+  directory.write("config.json", std::regex_replace(text, key, "\"sliding_window\": " + std::to_string(window)));
+  return TextModel::load(directory.path(), options);
+}
+
+/// The least that no 32-bit number holds, one whose low bits are those of a narrow window, and the widest.
+inline const std::vector<int64_t> endless_windows{int64_t{1} << 31, (int64_t{1} << 32) + 5, int64_t{1} << 40};
 
 /// Greedy, to the last token.
 inline JobOptions greedy_options(const TestPrompt& prompt, int64_t new_tokens) {

@@ -25,6 +25,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gpu.hpp"
+#include "kernels/memory_shortage.hpp"
 #include "nn/decoder.hpp"
 
 namespace oriel::nn {
@@ -91,8 +93,7 @@ Decoder make_decoder(Kind kind, at::ScalarType dtype) {
 class DecoderStepsOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     at::globalContext().setAllowTF32CuBLAS(false);
   }
   static KvCache make_cache(const Decoder& decoder, int64_t slots = 12, int64_t capacity = 64) {
@@ -282,6 +283,30 @@ TEST_F(DecoderStepsOnGpu, OtherSizesAreCapturedWhereOneCannotBe) {
     EXPECT_TRUE(found.cpu().equal(at::full({5, 1}, 4.0F * static_cast<float>(i))));
   }
   EXPECT_EQ(graphs.replays(), 2);
+}
+
+TEST_F(DecoderStepsOnGpu, WhereMemoryLackedASizeIsCapturedLater) {
+  DecoderGraphs graphs(std::make_shared<const char>(), c10::Device(at::kCUDA, 0));
+  bool is_full = true;
+  int calls = 0;
+  const auto step = [&](int64_t value) {
+    const at::Tensor found = graphs.run(at::full({4, 2}, value, at::kLong), [&](const at::Tensor& columns) {
+      ++calls;
+      if (is_full) run_out_of_memory_in_captures();
+      return columns.sum(0, /*keepdim=*/true).t().to(at::kFloat);
+    });
+    EXPECT_TRUE(found.cpu().equal(at::full({2, 1}, 4.0F * static_cast<float>(value)))) << value;
+  };
+  step(1);
+  step(2);
+  EXPECT_EQ(calls, 4) << "two plain ones, and a capture tried with all memory, too";
+  is_full = false;
+  for (int64_t i = 0; i < CaptureTurns::first_pause; ++i) step(3 + i);
+  EXPECT_EQ(calls, 4 + CaptureTurns::first_pause) << "plain, and not tried at every call";
+  EXPECT_EQ(graphs.replays(), 0);
+  for (int64_t i = 0; i < 3; ++i) step(100 + i);
+  EXPECT_EQ(calls, 5 + CaptureTurns::first_pause);
+  EXPECT_EQ(graphs.replays(), 3);
 }
 
 TEST_F(DecoderStepsOnGpu, StepsInARowReadTheirOwnInputHoweverLateTheGpuIs) {

@@ -2,7 +2,6 @@
 // trace in libtorch's allocator or generator. And what their memory is to calls that ask how much there is.
 #include "nn/cuda/graph_capture.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/Sleep.h>
 #include <ATen/ops/empty.h>
@@ -14,6 +13,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,6 +21,7 @@
 #include <thread>
 #include <utility>
 
+#include "kernels/gpu.hpp"
 #include "ops/device.hpp"
 
 namespace oriel::nn {
@@ -35,8 +36,7 @@ constexpr int64_t slack =
 class GraphCaptureOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     captures_ = std::make_unique<GraphCaptures>(device_);
     input_ = at::full({3}, 2, at::dtype(at::kLong).device(device_));
   }
@@ -170,6 +170,48 @@ TEST_F(GraphCaptureOnGpu, MemoryThatIsCachedForOthersIsGivenToAGraphThatNeedsIt)
               nullptr);
   }
   allocator::emptyCache();
+}
+
+TEST_F(GraphCaptureOnGpu, SaysWhetherMemoryRanOut) {
+  const auto needs_much = [&] {
+    (void)bytes(large);
+    return square();
+  };
+  allocator::emptyCache();
+  size_t free = 0;
+  size_t total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  {
+    const at::Tensor taken = bytes(static_cast<int64_t>(free) - large / 2);
+    EXPECT_EQ(captures_->capture(needs_much), nullptr);
+    EXPECT_TRUE(captures_->memory_ran_out());
+  }
+  allocator::emptyCache();
+  EXPECT_NE(captures_->capture(needs_much), nullptr);
+  EXPECT_FALSE(captures_->memory_ran_out());
+  expect_refused([] { throw std::runtime_error("thrown by forward"); });
+  EXPECT_FALSE(captures_->memory_ran_out());
+}
+
+TEST(CaptureTurns, AfterWantOfMemoryPausesGrowToALimit) {
+  CaptureTurns turns;
+  EXPECT_TRUE(turns.is_next());
+  int64_t expected = CaptureTurns::first_pause;
+  for (int failure = 0; failure < 12; ++failure) {
+    turns.failed(/*memory_ran_out=*/true);
+    int64_t pause = 0;
+    while (!turns.is_next()) ++pause;
+    EXPECT_EQ(pause, expected);
+    EXPECT_TRUE(turns.is_next()) << "until it fails again";
+    expected = std::min(2 * expected, CaptureTurns::longest_pause);
+  }
+  EXPECT_EQ(expected, CaptureTurns::longest_pause);
+}
+
+TEST(CaptureTurns, WhatCannotBeCapturedHasNoOther) {
+  CaptureTurns turns;
+  turns.failed(/*memory_ran_out=*/false);
+  for (int64_t call = 0; call < 2 * CaptureTurns::longest_pause; ++call) ASSERT_FALSE(turns.is_next());
 }
 
 TEST_F(GraphCaptureOnGpu, ResultsTakeTheSameMemory) {

@@ -1,5 +1,4 @@
 // Kernels that begin while the one before them ends (kernels/launch.cuh): the bits of kernels that are waited for.
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/isfinite.h>
@@ -13,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gpu.hpp"
 #include "nn/cuda/graph_capture.hpp"
 #include "ops/cuda/launch.hpp"
 #include "ops/linear.hpp"
@@ -85,8 +85,7 @@ class Chain {
 class OverlapOnGpu : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     if (cuda::chip_of({at::kCUDA, 0}).major != 9) GTEST_SKIP() << "the scale in q is for Hopper's attention";
   }
   const c10::InferenceMode guard_;

@@ -183,6 +183,22 @@ TEST_F(PrefillOnGpu, BlocksAreSeenInBothDirections) {
   }
 }
 
+TEST_F(PrefillOnGpu, WindowsWiderThan32BitsCountHideNothing) {
+  for (const int64_t head_dim : {64, 80}) {
+    std::vector<CausalRun> runs = runs_of({{300, 700}, {1, 2000}, {130, 130}}, 2003);
+    runs[2].blocks = {{20, 90}};
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const Packed packed({4, 2, head_dim}, 431, 6 * 2003, dtype);
+      for (const int64_t window : {int64_t{1} << 31, (int64_t{1} << 32) + 5, int64_t{1} << 40}) {
+        EXPECT_TRUE(packed.attend(runs, window, 0.1).equal(packed.attend(runs, 0, 0.1))) << "window " << window;
+        if (dtype == at::kFloat) continue;
+        EXPECT_TRUE(packed.attend_by_flash(runs, window, 0.1).equal(packed.attend_by_flash(runs, 0, 0.1)))
+            << "window " << window << ", by libtorch";
+      }
+    }
+  }
+}
+
 // A job's answer may not depend on what is read beside it; what is behind its tokens, another left there.
 TEST_F(PrefillOnGpu, ARunsBitsDependOnThatRunAlone) {
   const DecodeShape shape{14, 2, 128};

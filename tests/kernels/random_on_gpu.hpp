@@ -10,14 +10,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/gpu.hpp"
+
 namespace oriel::ops {
 
 /// Skips without a GPU.
 class RandomOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     at::globalContext().setAllowTF32CuBLAS(false);
   }
 

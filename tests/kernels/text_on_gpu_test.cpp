@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "generator/tiny_chat.hpp"
+#include "kernels/gpu.hpp"
 #include "nn/cuda/decoder_graphs.hpp"
 #include "text_model_impl.hpp"
 
@@ -21,8 +22,7 @@ using Impl = TextModelAccess::Impl;
 class TextOnGpu : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     at::globalContext().setAllowTF32CuBLAS(false);
   }
   static TextModel on_gpu(const std::filesystem::path& directory, DType dtype = DType::float32) {
@@ -45,6 +45,26 @@ TEST_P(TextOnGpu, GreedyAnswersAreTheCpus) {
     const JobResult found = answer(generator, prompt, length);
     EXPECT_EQ(found.ids, expected.ids);
     EXPECT_LE(logprob_error(found.logprobs, expected.logprobs), 1e-4);
+  }
+}
+
+TEST_P(TextOnGpu, AWindowWiderThan32BitsCountHidesNothing) {
+  if (GetParam().find("_window") == std::string::npos) GTEST_SKIP() << "no window";
+  const TinyChat& chat = TinyChat::of(GetParam());
+  const TestPrompt prompt = chat.prompt({chat.embed(2), chat.embed(3, {40, 70})}, "Which one is larger?");
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    const auto with = [&](int64_t window) {
+      const TextModel model = with_window(GetParam(), window, {.device = Device::cuda(), .dtype = dtype});
+      Generator generator(model, chat.tokenizer, {.max_jobs = 1, .max_tokens = 256});
+      return answer(generator, prompt, 32);
+    };
+    (void)with(4096);  // times the products, which all that follow then compute alike
+    const JobResult expected = with(4096);
+    for (const int64_t window : endless_windows) {
+      const JobResult found = with(window);
+      EXPECT_EQ(found.ids, expected.ids) << window;
+      EXPECT_LE(logprob_error(found.logprobs, expected.logprobs), 1e-4) << window;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // Whole towers on a GPU, through the public headers: against the CPU, packed and single, from graphs, from threads.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "kernels/towers.hpp"
+#include "tower/checkpoints.hpp"
 
 namespace oriel {
 namespace {
@@ -197,6 +199,61 @@ TEST_F(TowerOnGpu, ACallThatDoesNotFitIsRefusedBeforeItStarts) {
     EXPECT_NE(std::string(error.what()).find("encode: 1048576 patches need "), std::string::npos) << error.what();
   }
   EXPECT_LT(largest_difference(values(tower.get_image_embeddings(image)), rows), 0.02 * scale(rows)) << "still usable";
+}
+
+/// A tiny tower with a middle so wide that its graph of 4096 patches takes hundreds of megabytes.
+VisionTower load_wide() {
+  constexpr size_t wide = 1 << 16;
+  const Scratch scratch("qwen2_5_vl");
+  scratch.replace("config.json", "\"intermediate_size\": 44", "\"intermediate_size\": " + std::to_string(wide));
+  std::vector<StoredTensor> tensors = scratch.tensors();
+  for (StoredTensor& tensor : tensors) {
+    if (tensor.name.find("visual.blocks") == std::string::npos) continue;
+    const size_t own = tensor.bytes.size();
+    for (int64_t& side : tensor.shape) {
+      if (side != 44) continue;
+      side = static_cast<int64_t>(wide);
+      tensor.bytes.resize(own / 44 * wide);  // zeros behind those that are there
+    }
+  }
+  scratch.write_tensors(tensors);
+  return VisionTower::load(scratch.path(), {.device = Device::cuda(), .dtype = DType::bfloat16});
+}
+
+TEST_F(TowerOnGpu, AReplayedCallFitsWhereItsGraphHasTheMemory) {
+  const VisionTower tower = load_wide();
+  const int64_t patch_values = 3 * 2 * tower.patch_size() * tower.patch_size();
+  const auto square = [&](int64_t height, int64_t width) {
+    Patches patches;
+    patches.images.push_back({.grid = {1, height, width}, .name = "square"});
+    patches.values =
+        from_torch(at::full({height * width, patch_values}, 0.5, at::dtype(at::kBFloat16).device(at::kCUDA)));
+    return patches;
+  };
+  const Patches patches = square(64, 64);
+  const auto rows = [&] { return tower.encode(patches).front().to_float32(); };
+  (void)rows();  // plain
+  const std::vector<float> expected = rows();
+  const Patches other = square(62, 62);
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  size_t free = 0;
+  size_t total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  const int64_t left = int64_t{128} << 20;  // a replay takes some tens, most of them the projection's workspace
+  const at::Tensor taken = at::empty({static_cast<int64_t>(free) - left}, at::dtype(at::kByte).device(at::kCUDA));
+  EXPECT_EQ(rows(), expected);
+  const auto refused = [](const auto& call) {
+    try {
+      call();
+      ADD_FAILURE() << "expected out_of_memory";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+      EXPECT_NE(std::string(error.what()).find(" patches need "), std::string::npos) << error.what();
+    }
+  };
+  refused([&] { (void)tower.encode(other); });                                        // has no graph
+  refused([&] { (void)tower.get_hidden_states(patches, std::vector<int64_t>{0}); });  // runs plainly
+  EXPECT_EQ(rows(), expected) << "still usable";
 }
 
 TEST_F(TowerOnGpu, RowsStayOnTheDeviceIfWanted) {

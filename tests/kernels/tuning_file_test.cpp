@@ -1,7 +1,6 @@
 // Choices of algorithms that outlive the process, and what happens to damaged ones.
 #include "ops/tuning_file.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
@@ -20,6 +19,7 @@
 
 #include "core/safetensors.hpp"
 #include "core/temporary_directory.hpp"
+#include "kernels/gpu.hpp"
 #include "matmul.h"
 #include "ops/cuda/launch.hpp"
 #include "ops/device.hpp"
@@ -34,8 +34,7 @@ constexpr size_t row_numbers = 15;
 class TuningFileOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     x_ = at::randn({rows, 72}, at::dtype(at::kBFloat16).device(at::kCUDA));
     weight_ = at::randn({136, 72}, at::dtype(at::kBFloat16).device(at::kCUDA));
     workspace_ = at::empty({kernels::Matmul::workspace_bytes}, at::dtype(at::kByte).device(at::kCUDA));

@@ -2,7 +2,6 @@
 // over the patches, read as packed q, k and v, so that rows depend on the segments, too.
 #include "nn/cuda/vit_graphs.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/Sleep.h>
@@ -19,6 +18,9 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gpu.hpp"
+#include "kernels/memory_shortage.hpp"
+
 namespace oriel::nn {
 namespace {
 
@@ -30,8 +32,7 @@ constexpr int64_t head_dim = 64;
 class VitGraphsOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0)
-      GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
     spec_.patch_values = 3 * heads * head_dim;
     spec_.width = heads * head_dim;
     spec_.heads = heads;
@@ -317,6 +318,45 @@ TEST_F(VitGraphsOnGpu, WhatCannotBeCapturedIsLeftToTheCaller) {
   EXPECT_EQ(calls, 2);
   EXPECT_EQ(run(draw_size(1)), 0);
   EXPECT_EQ(run(draw_size(1)), 1) << "other sizes are captured as before";
+}
+
+TEST_F(VitGraphsOnGpu, WhereMemoryLackedASizeIsCapturedLater) {
+  const VitInput input = draw_size(0);
+  bool is_full = true;
+  int calls = 0;
+  const auto forward = [&](const VitInput& small) {
+    ++calls;
+    if (is_full) run_out_of_memory_in_captures();
+    return tower(small);
+  };
+  EXPECT_TRUE(graphs_.run(spec_, input, forward).has_value()) << "the first one runs plainly";
+  EXPECT_FALSE(graphs_.run(spec_, input, forward)) << "no memory";
+  EXPECT_EQ(calls, 3) << "a plain one, and a capture tried with all memory, too";
+  is_full = false;
+  for (int64_t call = 0; call < CaptureTurns::first_pause; ++call) {
+    EXPECT_FALSE(graphs_.run(spec_, input, forward)) << "call " << call;
+    EXPECT_FALSE(graphs_.has_graph(64, input));
+  }
+  EXPECT_EQ(calls, 3) << "not tried at every call";
+  for (int64_t replayed = 1; replayed <= 3; ++replayed) {
+    const auto rows = graphs_.run(spec_, input, forward);
+    ASSERT_TRUE(rows.has_value());
+    EXPECT_TRUE(rows->equal(tower(input)));
+    EXPECT_EQ(graphs_.replays(), replayed);
+  }
+  EXPECT_EQ(calls, 4);
+}
+
+TEST_F(VitGraphsOnGpu, KnowsWhichArrangementsHaveAGraph) {
+  const VitInput two = draw({0, 100, 250});
+  EXPECT_FALSE(graphs_.has_graph(250, two));
+  EXPECT_EQ(run(two), 0);
+  EXPECT_FALSE(graphs_.has_graph(250, two)) << "it has run, and was not captured";
+  EXPECT_EQ(run(two), 1);
+  EXPECT_TRUE(graphs_.has_graph(250, two));
+  EXPECT_TRUE(graphs_.has_graph(249, draw({0, 7, 249}))) << "of the same size, rounded up";
+  EXPECT_FALSE(graphs_.has_graph(190, draw({0, 7, 190})));
+  EXPECT_FALSE(graphs_.has_graph(250, draw({0, 50, 100, 150, 200, 250}))) << "more pictures than its rooms hold";
 }
 
 TEST_F(VitGraphsOnGpu, WhatHasNoGraphIsLeftToTheCaller) {

@@ -15,7 +15,7 @@ struct DecoderGraphs::Entry {
   at::Tensor room;     ///< what the graph reads; stays where it is
   std::unique_ptr<CapturedGraph> graph;
   bool has_run = false;
-  bool is_plain = false;  ///< capturing failed
+  CaptureTurns captures;
 };
 
 DecoderGraphs::DecoderGraphs(std::shared_ptr<const void> owner, c10::Device device)
@@ -34,9 +34,9 @@ at::Tensor DecoderGraphs::run(const at::Tensor& input, const Forward& forward) {
   entry.staging.narrow(1, 0, tokens).copy_(input);
   entry.room.copy_(entry.staging, /*non_blocking=*/true);
 
-  if (entry.has_run && !entry.graph && !entry.is_plain) {
+  if (entry.has_run && !entry.graph && entry.captures.is_next()) {
     entry.graph = captures_.capture([&] { return forward(entry.room); });
-    entry.is_plain = !entry.graph;  // what fails here, fails for good
+    if (!entry.graph) entry.captures.failed(captures_.memory_ran_out());
   }
   if (!entry.graph) {
     at::Tensor logits = forward(entry.room).narrow(0, 0, tokens);

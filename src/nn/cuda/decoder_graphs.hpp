@@ -14,8 +14,9 @@ namespace oriel::nn {
 /// The graphs of one decoder and one cache on one GPU: one for each number of tokens that steps are rounded up to, by
 /// tokens that are nobody's. Those are the powers of two up to most_tokens, so that there are few of them; they share
 /// their memory, which is that of the largest step's results between layers and logits. The first step of a size runs
-/// plainly (it may time matrix products), the second one is captured, later ones are replayed; what can't be captured,
-/// and larger steps, run plainly. Of one thread at a time, like the cache.
+/// plainly (it may time matrix products), the second one is captured, later ones are replayed; where memory lacked for
+/// that, a later one is captured. What can't be captured, and larger steps, run plainly. Of one thread at a time, like
+/// the cache.
 class DecoderGraphs {
  public:
   static constexpr int64_t most_tokens = 64;

@@ -92,7 +92,12 @@ class Recording {
 CapturedGraph::Executable instantiate(cudaGraph_t graph) {
   constexpr auto flags = cudaGraphInstantiateFlagAutoFreeOnLaunch | cudaGraphInstantiateFlagUseNodePriority;
   cudaGraphExec_t executable = nullptr;
-  C10_CUDA_CHECK(cudaGraphInstantiateWithFlags(&executable, graph, flags));
+  const cudaError_t error = cudaGraphInstantiateWithFlags(&executable, graph, flags);
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory for a graph itself");
+  }
+  C10_CUDA_CHECK(error);
   return CapturedGraph::Executable(executable);
 }
 
@@ -155,8 +160,11 @@ std::unique_ptr<CapturedGraph> GraphCaptures::capture(const std::function<at::Te
   std::shared_ptr<GraphPool> pool = pool_.lock();
   if (!pool) pool_ = pool = std::make_shared<GraphPool>(device_);
   std::unique_ptr<CapturedGraph> graph;
+  memory_ran_out_ = false;
   try {
     graph = capture_with_all_memory(pool, stream_, forward);
+  } catch (const c10::OutOfMemoryError&) {
+    memory_ran_out_ = true;
   } catch (const std::exception&) {  // no graph for this forward, which then runs plainly and may throw there
   }
   if (!graph) (void)cudaGetLastError();  // not to be found by the next launch

@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -60,6 +61,8 @@ class GraphCaptures {
   /// which is libtorch's current one meanwhile; other threads may go on allocating and launching. It draws no random
   /// numbers. Where memory runs out it runs once more, after libtorch's allocator has given back what it caches.
   [[nodiscard]] std::unique_ptr<CapturedGraph> capture(const std::function<at::Tensor()>& forward);
+  /// Whether that was what kept the last capture from becoming a graph.
+  [[nodiscard]] bool memory_ran_out() const { return memory_ran_out_; }
 
  private:
   c10::Device device_;
@@ -67,6 +70,34 @@ class GraphCaptures {
   /// allocator keeps a pool's blocks apart by stream.
   cudaStream_t stream_ = nullptr;
   std::weak_ptr<GraphPool> pool_;
+  bool memory_ran_out_ = false;
+};
+
+/// Which calls of a size that has no graph are to be captured: the first, and after a capture that failed for want of
+/// memory, which passes, another one some calls later, ever rarer up to one in longest_pause. What failed for any other
+/// reason will fail again.
+class CaptureTurns {
+ public:
+  static constexpr int64_t first_pause = 16;  ///< calls
+  static constexpr int64_t longest_pause = 4096;
+
+  /// To be asked once a call.
+  [[nodiscard]] bool is_next() {
+    if (!can_be_captured_) return false;
+    if (waits_for_ == 0) return true;
+    --waits_for_;
+    return false;
+  }
+  void failed(bool memory_ran_out) {
+    can_be_captured_ = memory_ran_out;
+    waits_for_ = pause_;
+    pause_ = std::min(2 * pause_, longest_pause);
+  }
+
+ private:
+  bool can_be_captured_ = true;
+  int64_t waits_for_ = 0;
+  int64_t pause_ = first_pause;
 };
 
 /// Records the event on the stream when it ends, whatever happened.

@@ -61,7 +61,7 @@ struct VitGraphs::Entry {
   int64_t last_use = 0;
   int64_t bytes = 0;
   bool has_run = false;
-  bool is_plain = false;  ///< capturing failed
+  CaptureTurns captures;
 };
 
 /// One call of run: what is the same for whatever is made of it.
@@ -128,7 +128,7 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
   const std::lock_guard lock(mutex_);
   const Call call(spec, input, forward, rounded_rows(rows));
   Entry& entry = entry_of(call.key);
-  if (entry.is_plain) return std::nullopt;
+  if (entry.has_run && !entry.graph && !entry.captures.is_next()) return std::nullopt;
 
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   last_use_.block(stream);
@@ -140,8 +140,7 @@ std::optional<at::Tensor> VitGraphs::run(const VitSpec& spec, const VitInput& in
     return result;
   }
   call.arrange(entry);
-  if (!entry.graph) capture(entry, call);
-  if (entry.is_plain) return std::nullopt;
+  if (!entry.graph && !capture(entry, call)) return std::nullopt;
   entry.graph->replay();
   ++replays_;
   return entry.graph->result().narrow(0, 0, rows).clone();
@@ -196,8 +195,8 @@ VitInput VitGraphs::room_with(ops::Segments segments, ops::Segments windows, int
           .window_segments = std::move(windows)};
 }
 
-/// Makes the graph of an entry whose segments are there.
-void VitGraphs::capture(Entry& entry, const Call& call) {
+/// Makes the graph of an entry whose segments are there; false if there is none.
+bool VitGraphs::capture(Entry& entry, const Call& call) {
   if (!captures_) captures_.emplace(call.input.patches.device());
   widen_pool(call);
   const VitInput padded = room_with(entry.segments, entry.windows, call.key.rows);
@@ -205,13 +204,14 @@ void VitGraphs::capture(Entry& entry, const Call& call) {
   if (!entry.graph) {
     entry.segments = entry.windows = {};
     entry.arranged_for.reset();
-    entry.is_plain = true;  // what fails here, fails for good
-    return;
+    entry.captures.failed(captures_->memory_ran_out());
+    return false;
   }
   pool_rows_ = std::max(pool_rows_, call.key.rows);
   entry.bytes = entry.graph->launch_bytes() + bytes_of(entry.segments) + bytes_of(entry.windows);
   graph_bytes_ += entry.bytes;
   make_way_for(entry);
+  return true;
 }
 
 /// Blocks that graphs of one size left in the pool are no room for a larger one's, and sizes that come in rising order

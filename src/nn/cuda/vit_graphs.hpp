@@ -17,7 +17,8 @@ namespace oriel::nn {
 
 /// The graphs of one tower on one GPU: one for every size that inputs are rounded up to, by rows that belong to no
 /// picture. The first input of a size runs plainly (it may time matrix products), the second one is captured, later
-/// ones are replayed. Safe from many threads; replays of one tower run one after the other on the GPU.
+/// ones are replayed; where memory lacked for that, a later one is captured. Safe from many threads; replays of one
+/// tower run one after the other on the GPU.
 ///
 /// That they do lets them share their memory: one room for the rows that they read, large enough for all sizes, and one
 /// pool for what they make, results included. Of its own a graph has its segments and what CUDA keeps of its launches.
@@ -65,7 +66,7 @@ class VitGraphs {
   void fill_room(const VitInput& input);
   /// The room's first rows as an input.
   [[nodiscard]] VitInput room_with(ops::Segments segments, ops::Segments windows, int64_t rows) const;
-  void capture(Entry& entry, const Call& call);
+  [[nodiscard]] bool capture(Entry& entry, const Call& call);
   void widen_pool(const Call& call);
   void make_way_for(const Entry& newest);
 

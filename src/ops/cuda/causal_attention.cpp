@@ -25,7 +25,8 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
                  const at::Tensor& keys, bool is_causal, int64_t window, double scale) {
   // Queries of one token each would take a path of their own, and then their bits would depend on what is beside them.
   const int64_t most_queries = std::max<int64_t>(2, stretches.most_queries);
-  const auto left = window > 0 ? std::optional(window - 1) : std::nullopt;
+  // libtorch counts in 32 bits what it takes in 64; that many keys are all that there are.
+  const auto left = window > 0 ? std::optional(std::min(window - 1, most_rows)) : std::nullopt;
   return std::get<0>(at::_flash_attention_forward(
       q, k, v, stretches.query_bounds, stretches.key_begins, most_queries, stretches.most_keys, /*dropout_p=*/0.0,
       is_causal, /*return_debug_mask=*/false, scale, left, /*window_size_right=*/std::nullopt, keys));
