@@ -1,7 +1,6 @@
 // From patches to rows, and from rows to embeddings.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -11,6 +10,7 @@
 
 #include "core/error.hpp"
 #include "ops/device.hpp"
+#include "ops/rows.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
 #include "tower_impl.hpp"
@@ -58,10 +58,7 @@ std::vector<int64_t> resolved_layers(std::span<const int64_t> layers, int64_t de
 
 /// Puts rows that are in the tower's order back into the processor's.
 at::Tensor undo_order(at::Tensor x, const at::Tensor& order) {
-  if (!order.defined()) return x;
-  at::Tensor result = at::empty_like(x);
-  result.index_copy_(0, order, x);
-  return result;
+  return order.defined() ? ops::scatter_rows(x, order) : x;
 }
 
 /// The reference's rows: special tokens' own rows between those of the tower.
@@ -160,7 +157,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
     }
     PlacedArrangement placed = arrange(grids);
     at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
-    if (placed.order.defined()) values = values.index_select(0, placed.order);
+    if (placed.order.defined()) values = ops::gather_rows(values, placed.order);
     nn::VitInput input = std::move(placed.input);
     input.patches = std::move(values);
     const auto report = [&](int64_t block, int64_t blocks) {

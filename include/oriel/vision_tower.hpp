@@ -220,8 +220,10 @@ class ORIEL_API VisionTower {
   [[nodiscard]] bool has_pixel_limits() const noexcept;  ///< whether min_pixels and max_pixels mean something
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] DType dtype() const noexcept;
-  /// Identifies weights, preprocessing and dtype: equal fingerprints and pixels give equal rows on equal machines.
-  /// Without weights it identifies the rest.
+  /// Identifies weights, preprocessing and dtype: equal fingerprints and pixels give equal rows on equal machines. On a
+  /// GPU that holds bit for bit for `deterministic` towers; others time their matrix products anew in each process,
+  /// unless a `tuning_file` has kept the choices, and rows may differ by rounding. Without weights it identifies the
+  /// rest.
   [[nodiscard]] ContentHash fingerprint() const noexcept;
   [[nodiscard]] int64_t weight_bytes() const noexcept;
 

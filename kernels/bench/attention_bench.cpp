@@ -1,4 +1,4 @@
-// The attention launchers with C names, for attention_bench.py and tests/kernels/attention_test.py.
+// The attention launchers with C names, for attention_bench.py.
 #include <cuda_runtime_api.h>
 
 #include <cstddef>

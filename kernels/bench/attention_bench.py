@@ -3,9 +3,10 @@
 
 usage: attention_bench.py LIBRARY... [--json FILE] [--heights]
 
-LIBRARY is built from kernels/attention*.{cu,cpp} and attention_bench.cpp; with several, they take turns. Every result is
-compared with the flash kernel's before anything is timed. --heights times the plan's choice against tiles of each height
-instead, in microseconds. Needs torch, numpy and a Hopper GPU.
+LIBRARY is built from kernels/attention*.{cu,cpp}, tensor_map.cpp and attention_bench.cpp, by nvcc -O3 -std=c++17
+-arch=sm_90a -shared -Xcompiler -fPIC; with several, they take turns. Every result is compared with the flash kernel's
+before anything is timed. --heights times the plan's choice against tiles of each height instead, in microseconds. Needs
+torch, numpy and a Hopper GPU.
 """
 
 import argparse

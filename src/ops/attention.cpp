@@ -37,6 +37,7 @@ Segments make_segments(std::vector<int64_t> bounds, [[maybe_unused]] const Atten
   Segments result;
   result.bounds = std::move(bounds);
   result.longest_possible = shape.longest_possible;
+  result.by_flash = shape.by_flash;
   for (size_t i = 1; i < result.bounds.size(); ++i)
     result.longest = std::max(result.longest, result.bounds[i] - result.bounds[i - 1]);
 #ifdef ORIEL_CUDA
@@ -50,6 +51,7 @@ Segments pad_segments(const Segments& segments, int64_t rows, int64_t count,
   Segments result;
   result.bounds = segments.bounds;
   result.longest_possible = segments.longest_possible;
+  result.by_flash = segments.by_flash;
   const int64_t longest = segments.longest_possible > 0 ? std::min(segments.longest_possible, rows) : rows;
   while (result.bounds.back() < rows) result.bounds.push_back(std::min(result.bounds.back() + longest, rows));
   if (static_cast<int64_t>(result.bounds.size()) - 1 > count)

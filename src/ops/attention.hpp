@@ -17,6 +17,7 @@ struct Segments {
   at::Tensor cu_seqlens;         ///< int32 [segments + 1] on the GPU; undefined on the CPU
   at::Tensor plan;  ///< bytes on the GPU: which block of the kernel computes what, where the kernel wants it
   int32_t plan_blocks = 0;
+  bool by_flash = false;  ///< as AttentionShape says
 };
 
 /// What a layer is to its attention kernel.
@@ -24,13 +25,15 @@ struct AttentionShape {
   int64_t heads = 0;
   int64_t head_dim = 0;
   int64_t longest_possible = 0;  ///< rows of a segment, where the model bounds them (windows); else 0
+  bool by_flash = false;         ///< by libtorch's flash attention, the fallback, where a kernel of ours serves it, too
 };
 
 /// Copies to a GPU what its kernels need of the bounds, behind what is enqueued on its current stream.
 [[nodiscard]] Segments make_segments(std::vector<int64_t> bounds, const AttentionShape& shape, c10::Device device);
 
 /// The same segments followed by further ones up to `rows` rows and `count` segments, which may be empty, in a layout
-/// on the GPU that depends on `rows` and `count` alone: a CUDA graph that reads one can be given another.
+/// on the GPU that depends on `rows` and `count` alone: a CUDA graph that reads one can be given another. The same
+/// kernel serves them.
 [[nodiscard]] Segments pad_segments(const Segments& segments, int64_t rows, int64_t count, const AttentionShape& shape,
                                     c10::Device device);
 /// Copies what `from` holds on the GPU to where `to` has it; both from pad_segments with equal arguments.

@@ -8,6 +8,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
+#include "ops/rows.hpp"
 #include "ops/vectorised.hpp"
 #ifdef ORIEL_CUDA
 #include "ops/cuda/launch.hpp"
@@ -90,8 +91,8 @@ void rotate_in_place(const at::Tensor& x, const Rotary& rotary, RotaryPrecision 
 }
 
 Rotary reorder(const Rotary& rotary, const at::Tensor& order) {
-  return {rotary.cos.index_select(0, order), rotary.sin.index_select(0, order),
-          rotary.turns.defined() ? rotary.turns.index_select(0, order) : at::Tensor()};
+  return {gather_rows(rotary.cos, order), gather_rows(rotary.sin, order),
+          rotary.turns.defined() ? gather_rows(rotary.turns, order) : at::Tensor()};
 }
 
 at::Tensor rotate(const at::Tensor& x, const Rotary& rotary, RotaryPrecision precision) {

@@ -140,7 +140,10 @@ TEST_F(GraphCaptureOnGpu, OtherThreadsAllocateAndDrawMeanwhile) {
   EXPECT_EQ(graph->result()[0].item<int64_t>(), 4);
 }
 
-TEST_F(GraphCaptureOnGpu, WhatIsKeptForGraphsIsNotAvailable) {
+/// Has the GPU for itself: what others take would show.
+class PlannedMemoryOfGraphs : public GraphCaptureOnGpu {};
+
+TEST_F(PlannedMemoryOfGraphs, WhatIsKeptForGraphsIsNotAvailable) {
   const int64_t before = available();
   auto graph = captures_->capture([&] {
     (void)bytes(large);
@@ -155,7 +158,7 @@ TEST_F(GraphCaptureOnGpu, WhatIsKeptForGraphsIsNotAvailable) {
   EXPECT_GE(available(), before - slack);
 }
 
-TEST_F(GraphCaptureOnGpu, MemoryThatIsCachedForOthersIsGivenToAGraphThatNeedsIt) {
+TEST_F(PlannedMemoryOfGraphs, MemoryThatIsCachedForOthersIsGivenToAGraphThatNeedsIt) {
   allocator::emptyCache();
   size_t free = 0;
   size_t total = 0;
@@ -172,7 +175,7 @@ TEST_F(GraphCaptureOnGpu, MemoryThatIsCachedForOthersIsGivenToAGraphThatNeedsIt)
   allocator::emptyCache();
 }
 
-TEST_F(GraphCaptureOnGpu, SaysWhetherMemoryRanOut) {
+TEST_F(PlannedMemoryOfGraphs, ThatRanOutIsSaid) {
   const auto needs_much = [&] {
     (void)bytes(large);
     return square();
@@ -214,7 +217,7 @@ TEST(CaptureTurns, WhatCannotBeCapturedHasNoOther) {
   for (int64_t call = 0; call < 2 * CaptureTurns::longest_pause; ++call) ASSERT_FALSE(turns.is_next());
 }
 
-TEST_F(GraphCaptureOnGpu, ResultsTakeTheSameMemory) {
+TEST_F(PlannedMemoryOfGraphs, ResultsTakeTheSame) {
   const auto first = captures_->capture([&] { return bytes(large).fill_(1); });
   const int64_t before = available();
   const auto second = captures_->capture([&] { return bytes(large).fill_(2); });

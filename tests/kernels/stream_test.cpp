@@ -50,7 +50,7 @@ class Barrier {
 
 TEST_F(CallersStream, CallsAreEnqueuedThereAndTheHostDoesNotWait) {
   for (const DType dtype : {DType::bfloat16, DType::float32}) {  // a graph, and one launch after the other
-    for (const std::string& family : families) {
+    for (const std::string& family : all_towers) {
       SCOPED_TRACE(family);
       const VisionTower tower = load(family, Device::cuda(), dtype);
       const Image image = noise(96, 80, 3);
@@ -73,8 +73,7 @@ TEST_F(CallersStream, CallsAreEnqueuedThereAndTheHostDoesNotWait) {
 }
 
 TEST_F(CallersStream, WhatTheCallReadsIsReadInItsOrder) {
-  const VisionTower tower = VisionTower::load(std::string(ORIEL_ASSETS) + "/tiny/qwen2_5_vl",
-                                              {.device = Device::cuda(), .deterministic = true});
+  const VisionTower tower = load("qwen2_5_vl_80", Device::cuda(), DType::bfloat16, /*deterministic=*/true);
   const Image image = noise(96, 80, 3);
   Patches patches = tower.preprocess({&image, 1});
   const at::Tensor host = to_torch(patches.values).to(at::kBFloat16);
@@ -108,10 +107,9 @@ TEST_F(CallersStream, TheThreadsCurrentStreamStaysWhatItWas) {
 }
 
 TEST_F(CallersStream, EveryStageTakesOneAndTheRowsAreTheSame) {
-  for (const std::string& family : families) {
+  for (const std::string& family : all_towers) {
     SCOPED_TRACE(family);
-    const VisionTower tower = VisionTower::load(std::string(ORIEL_ASSETS) + "/tiny/" + family,
-                                                {.device = Device::cuda(), .deterministic = true});
+    const VisionTower tower = load(family, Device::cuda(), DType::bfloat16, /*deterministic=*/true);
     const std::vector<Image> images = pictures();
     const auto expected = tower.get_image_embeddings(images);
     const Patches patches = tower.preprocess(images, {.stream = stream_});

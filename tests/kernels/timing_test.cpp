@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/gpu.hpp"
 #include "kernels/pixels_on_device.hpp"
 
 namespace oriel::kernels {
@@ -14,10 +15,10 @@ namespace {
 constexpr int64_t weight_bytes = int64_t{1} << 20;
 constexpr int64_t slack = int64_t{8} << 20;  // what CUDA takes of its own for graphs and events
 
-class TimingOnGpu : public ::testing::Test {
+class PlannedMemoryOfCopies : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!has_device()) GTEST_SKIP() << "no GPU with a working driver was found";
+    if (!has_gpu()) GTEST_SKIP() << no_gpu;
   }
   static int64_t free_bytes() {
     size_t free = 0;
@@ -38,7 +39,7 @@ class TimingOnGpu : public ::testing::Test {
   }
 };
 
-TEST_F(TimingOnGpu, GivesItsMemoryBackWhateverTheDefaultPoolKeeps) {
+TEST_F(PlannedMemoryOfCopies, GoesBackWhateverTheDefaultPoolKeeps) {
   cudaMemPool_t pool = nullptr;
   ASSERT_EQ(cudaDeviceGetDefaultMemPool(&pool, 0), cudaSuccess);
   uint64_t before = 0;
@@ -52,7 +53,7 @@ TEST_F(TimingOnGpu, GivesItsMemoryBackWhateverTheDefaultPoolKeeps) {
   EXPECT_EQ(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &before), cudaSuccess);
 }
 
-TEST_F(TimingOnGpu, OutOfMemoryIsKeptAwayFrom) {
+TEST_F(PlannedMemoryOfCopies, IsNotTakenWhereLittleIsFree) {
   (void)time();
   const int64_t left = int64_t{64} << 20;  // a quarter of it is less than twice any L2 cache that copies are made for
   const DeviceBytes taken(static_cast<size_t>(free_bytes() - left));

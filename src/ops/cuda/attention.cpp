@@ -32,22 +32,22 @@ bool is_short(int64_t longest_possible) {
   return longest_possible > 0 && longest_possible <= kernels::kAttentionWindow;
 }
 
-Path path_of(int64_t heads, int64_t head_dim, int64_t longest_possible, c10::Device device) {
+Path path_of(const AttentionShape& shape, c10::Device device) {
   const Chip chip = chip_of(device);
   if (chip.major < 8) return Path::plain;
-  const bool known_dim = kernels::attention_has_head_dim(head_dim);
-  if (known_dim && is_short(longest_possible)) return Path::window;
+  const bool known_dim = !shape.by_flash && kernels::attention_has_head_dim(shape.head_dim);
+  if (known_dim && is_short(shape.longest_possible)) return Path::window;
   kernels::AttentionInputs inputs;
-  inputs.heads = static_cast<int32_t>(heads);
-  inputs.head_dim = static_cast<int32_t>(head_dim);
-  inputs.token_stride = 3 * heads * head_dim;
+  inputs.heads = static_cast<int32_t>(shape.heads);
+  inputs.head_dim = static_cast<int32_t>(shape.head_dim);
+  inputs.token_stride = 3 * shape.heads * shape.head_dim;
   if (chip.has_sm90_code && known_dim && kernels::attention_sm90_supports(inputs, chip.major, chip.minor))
     return Path::hopper;
-  return head_dim % 8 == 0 && head_dim <= 256 ? Path::flash : Path::plain;
+  return shape.head_dim % 8 == 0 && shape.head_dim <= 256 ? Path::flash : Path::plain;
 }
 
 Path path_of(const at::Tensor& qkv, const Segments& segments) {
-  return path_of(qkv.size(2), qkv.size(3), segments.longest_possible, qkv.device());
+  return path_of({qkv.size(2), qkv.size(3), segments.longest_possible, segments.by_flash}, qkv.device());
 }
 
 kernels::AttentionInputs inputs_of(const at::Tensor& qkv, const at::Tensor& out, double scale, bool query_scaled) {
@@ -89,8 +89,9 @@ std::vector<std::byte> widened(const kernels::AttentionPlan& plan, int32_t block
 }  // namespace
 
 bool has_fixed_launches(const AttentionShape& shape, c10::Device device) {
-  return path_of(shape.heads, shape.head_dim, shape.longest_possible, device) != Path::plain &&
-         path_of(shape.heads, shape.head_dim, 0, device) != Path::plain;
+  AttentionShape whole = shape;
+  whole.longest_possible = 0;
+  return path_of(shape, device) != Path::plain && path_of(whole, device) != Path::plain;
 }
 
 void place(Segments& segments, const AttentionShape& shape, c10::Device device, bool fixed_layout) {
@@ -99,7 +100,8 @@ void place(Segments& segments, const AttentionShape& shape, c10::Device device, 
                 std::numeric_limits<int32_t>::max(), segments.bounds.back());
   const std::vector<int32_t> bounds(segments.bounds.begin(), segments.bounds.end());
   segments.cu_seqlens = to_device(bounds.data(), static_cast<int64_t>(bounds.size()), at::kInt, device);
-  if (path_of(shape.heads, shape.head_dim, shape.longest_possible, device) != Path::hopper) return;
+  if (path_of({shape.heads, shape.head_dim, segments.longest_possible, segments.by_flash}, device) != Path::hopper)
+    return;
   const int processors = chip_of(device).processors;
   const auto heads = static_cast<int>(shape.heads);
   const auto head_dim = static_cast<int>(shape.head_dim);

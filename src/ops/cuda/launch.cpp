@@ -185,6 +185,28 @@ bool rotate_query_key(const at::Tensor& qkv, const Rotary& rotary, double query_
   return true;
 }
 
+namespace {
+
+at::Tensor move_rows(const at::Tensor& x, const at::Tensor& index, bool scatter) {
+  const int64_t rows = index.size(0);
+  at::Tensor y = at::empty({rows, x.size(1)}, x.options());
+  check(kernels::gather_rows({.x = x.const_data_ptr(),
+                              .index = index.const_data_ptr<int64_t>(),
+                              .y = y.mutable_data_ptr(),
+                              .rows = rows,
+                              .row_bytes = x.size(1) * x.element_size(),
+                              .scatter = scatter},
+                             stream_of(x)),
+        "gather_rows");
+  return y;
+}
+
+}  // namespace
+
+at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index) { return move_rows(x, index, /*scatter=*/false); }
+
+at::Tensor scatter_rows(const at::Tensor& x, const at::Tensor& index) { return move_rows(x, index, /*scatter=*/true); }
+
 at::Tensor average_pool(const at::Tensor& x, int64_t side, int64_t k) {
   const int64_t pictures = x.size(0) / (side * side);
   const int64_t pooled = side / k;

@@ -80,6 +80,9 @@ void place(Segments& segments, const AttentionShape& shape, c10::Device device, 
 /// Whether the chip and the shape are served by a kernel that wants its q scaled.
 [[nodiscard]] bool wants_scaled_query(const at::Tensor& qkv, const Segments& segments);
 
+/// x [*, C] and int64 index [R]: y[r] = x[index[r]], or y[index[r]] = x[r].
+[[nodiscard]] at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index);
+[[nodiscard]] at::Tensor scatter_rows(const at::Tensor& x, const at::Tensor& index);
 [[nodiscard]] at::Tensor average_pool(const at::Tensor& x, int64_t side, int64_t k);
 [[nodiscard]] at::Tensor merge_raster_patches(const at::Tensor& x, int64_t h, int64_t w, int64_t m);
 
