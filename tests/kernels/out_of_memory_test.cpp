@@ -91,7 +91,8 @@ TEST_F(OutOfMemory, CallsThatAreReplayedNeedNothingNew) {
     std::vector<float> rows;
     for (int call = 0; call < 4; ++call) rows = values(tower.get_image_embeddings(image));
     const FullGpu full(4 * mebibyte);
-    for (int call = 0; call < 4; ++call) EXPECT_EQ(values(tower.get_image_embeddings(image)), rows);
+    for (int call = 0; call < 4; ++call)
+      EXPECT_LT(largest_difference(values(tower.get_image_embeddings(image)), rows), 0.02 * scale(rows));
   }
 }
 
