@@ -27,22 +27,31 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
 
+/// A million values of a normal distribution, drawn once.
+const std::vector<float>& normal_values() {
+  static const std::vector<float> values = [] {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> drawn(size_t{1} << 20);
+    for (float& value : drawn) value = normal(random);
+    return drawn;
+  }();
+  return values;
+}
+
 /// Device memory with random bfloat16 values around `scale`: one or several of a size.
 class Buffers {
  public:
   explicit Buffers(int64_t values, float scale = 1, int64_t count = 1)
       : bytes_(2 * values), stride_((bytes_ + 255) / 256 * 256), count_(count) {
     check(cudaMalloc(&data_, static_cast<size_t>(stride_ * count_)));
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal(0, scale);
-    std::vector<uint16_t> host(static_cast<size_t>(std::min<int64_t>(values, 1 << 20)));
-    for (uint16_t& value : host) value = static_cast<uint16_t>(std::bit_cast<uint32_t>(normal(random)) >> 16);
-    for (int64_t at = 0; at < values; at += static_cast<int64_t>(host.size())) {
-      const auto some = static_cast<size_t>(std::min<int64_t>(static_cast<int64_t>(host.size()), values - at));
-      check(cudaMemcpy(static_cast<uint16_t*>(data_) + at, host.data(), 2 * some, cudaMemcpyHostToDevice));
-    }
-    for (int64_t i = 1; i < count_; ++i)
-      check(cudaMemcpy((*this)[i], data_, static_cast<size_t>(bytes_), cudaMemcpyDeviceToDevice));
+    std::vector<uint16_t> host;
+    for (const float value : normal_values())
+      host.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(scale * value) >> 16));
+    const auto period = static_cast<int64_t>(2 * host.size());
+    check(cudaMemcpy(data_, host.data(), static_cast<size_t>(std::min(period, bytes_)), cudaMemcpyHostToDevice));
+    for (int64_t at = period; at < bytes_; at += period) copy_to(at, std::min(period, bytes_ - at));
+    for (int64_t i = 1; i < count_; ++i) copy_to(i * stride_, bytes_);
   }
   ~Buffers() { (void)cudaFree(data_); }
   Buffers(const Buffers&) = delete;
@@ -54,6 +63,11 @@ class Buffers {
   }
 
  private:
+  /// From the beginning.
+  void copy_to(int64_t at, int64_t bytes) {
+    check(cudaMemcpy(static_cast<std::byte*>(data_) + at, data_, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice));
+  }
+
   int64_t bytes_;
   int64_t stride_;
   int64_t count_;
