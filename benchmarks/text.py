@@ -70,7 +70,9 @@ class Server:
             pass  # its end is noticed where its answer is missing
 
     def read(self, seconds: float) -> dict:
-        line = self.lines.next(seconds)
+        end = time.monotonic() + seconds
+        while (line := self.lines.next(end - time.monotonic())) and not line.startswith(b"{"):
+            print(line.decode(errors="replace"), file=sys.stderr, flush=True)  # of a library that talks
         if line:
             return json.loads(line)
         name = Path(self.command[1] if self.command[0] == sys.executable else self.command[0]).name
