@@ -1,44 +1,76 @@
-"""Files of pictures to rows on a GPU: one JPEG of 1080p and one of 12 megapixels, and a stream of mixed ones."""
+"""Files of pictures to rows on a GPU: JPEGs of 1080p, of 12 megapixels, and a stream of many sizes.
+
+Both sides see the same pictures equally often before they are timed: a first pass, whose time is told as cold, and
+WARM_UP more.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import statistics
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cases
 
-SINGLE = {"1080p": (1920, 1080), "12 Mpx": (4000, 3000)}
-STREAM = [(1920, 1080), (1024, 768), (640, 480), (800, 1200), (1280, 720), (512, 512), (2048, 1536), (300, 400)]
+SAME = {"1080p": (1920, 1080), "12 Mpx": (4000, 3000)}
+SAME_COUNT = 16
+DIFFERENT = 64  # sizes of the stream
+WARM_UP = 1
+
+
+def stream_sizes(count: int) -> list[tuple[int, int]]:
+    """Of DIFFERENT sizes, each at least once if `count` allows, in the order of a seed."""
+    draw = random.Random(cases.SEED)
+    sizes: list[tuple[int, int]] = []
+    while len(sizes) < DIFFERENT:
+        long = draw.randrange(320, 2049)
+        short = round(long * draw.uniform(0.5, 1))
+        size = (long, short) if draw.random() < 0.5 else (short, long)
+        if size not in sizes:
+            sizes.append(size)
+    chosen = sizes[:count] + [draw.choice(sizes) for _ in range(count - len(sizes))]
+    draw.shuffle(chosen)
+    return chosen
 
 
 def write_jpegs(directory: Path, count: int) -> dict[str, list[Path]]:
-    """call -> files; the stream's pictures have sizes of STREAM, drawn from a seed, and no two are alike."""
+    """call -> files, no two of which are alike."""
     from PIL import Image
 
     directory.mkdir(parents=True, exist_ok=True)
-    draw = random.Random(cases.SEED)
-    wanted = {name: [size] for name, size in SINGLE.items()}
-    wanted[f"stream of {count}"] = [draw.choice(STREAM) for _ in range(count)]
+    wanted = {f"{SAME_COUNT} of {name}": [size] * SAME_COUNT for name, size in SAME.items()}
+    wanted[f"stream of {count}"] = stream_sizes(count)
     photo = Image.open(cases.ROOT / "assets" / "photos" / "flower.jpg").convert("RGB")
+    draw = random.Random(cases.SEED)
+
+    def write(path: Path, size: tuple[int, int], angle: float) -> None:
+        turned = photo.rotate(angle, Image.Resampling.BICUBIC)
+        turned.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+
     files: dict[str, list[Path]] = {}
-    for name, sizes in wanted.items():
-        for i, size in enumerate(sizes):
-            path = directory / f"{name.replace(' ', '_')}_{i}.jpg"
-            if not path.exists():
-                turned = photo.rotate(draw.uniform(-8, 8), Image.Resampling.BICUBIC)
-                turned.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
-            files.setdefault(name, []).append(path)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        written = []
+        for name, sizes in wanted.items():
+            for i, size in enumerate(sizes):
+                path = directory / f"{name.replace(' ', '_')}_{i}_{size[0]}x{size[1]}.jpg"
+                angle = draw.uniform(-8, 8)
+                if not path.exists():
+                    written.append(pool.submit(write, path, size, angle))
+                files.setdefault(name, []).append(path)
+        for one in written:
+            one.result()
     return files
 
 
 def measure_ours(build: Path, model: Path, files: list[Path], decoders: int, repeats: int) -> dict:
     command = [build / "benchmarks" / "bench_stream_gpu", "--model", model, "--decoders", decoders]
-    command += ["--repeats", repeats]
+    command += ["--warm-up", WARM_UP, "--repeats", repeats]
     for file in files:
         command += ["--picture", file]
     output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -61,29 +93,37 @@ def measure_peer(peer, files: list[Path], repeats: int) -> dict:
         peer.features(inputs)
         torch.cuda.synchronize()
 
+    def one_pass(options: dict) -> float:
+        begin = time.perf_counter()
+        for content in contents:
+            embed(content, **options)
+        return 1000 * (time.perf_counter() - begin)
+
     result = {}
     for kind, options in {"pixels on the CPU": {}, "pixels on the GPU": {"device": "cuda"}}.items():
         try:
-            embed(contents[0], **options)
-            ms = []
-            for _ in range(repeats):
-                begin = time.perf_counter()
-                for content in contents:
-                    embed(content, **options)
-                ms.append(1000 * (time.perf_counter() - begin))
-            result[kind] = ms
+            cold = one_pass(options)
+            for _ in range(WARM_UP):
+                one_pass(options)
+            result[kind] = {"cold_ms": cold, "ms": [one_pass(options) for _ in range(repeats)]}
         except Exception as error:  # whatever the peer raises
-            result[kind + ", failed"] = str(error).splitlines()[0]
+            result[kind] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
     return result
+
+
+def peer_cell(peer: dict, count: int) -> str:
+    if "reason" in peer:
+        return peer["reason"]
+    return f"{statistics.median(peer['ms']) / count:.1f} (first pass {peer['cold_ms'] / count:.1f})"
 
 
 def table(results: list[dict]) -> str:
     lines = []
     for line in results:
         ours, count = line["oriel"], line["oriel"]["pictures"]
-        median = {key: statistics.median(ours[f"{key}_ms"]) / count for key in ("decode", "one_by_one", "stream")}
-        peers = "; ".join(f"transformers, {kind}: {statistics.median(ms) / count:.1f}"
-                          for kind, ms in line["peer"].items() if isinstance(ms, list))  # fmt: skip
-        lines.append(f"{line['tower']:12s} {line['call']:14s} ms a picture: {median['one_by_one']:.2f} one by one "
-                     f"(decoding {median['decode']:.2f}), {median['stream']:.2f} with {ours['decoders']} decoding ahead; {peers}")  # fmt: skip
+        mean = {key: statistics.median(ours[f"{key}_ms"]) / count for key in ("decode", "one_by_one", "stream", "cold")}
+        peers = [f"transformers, {kind}: {peer_cell(peer, count)}" for kind, peer in line["peer"].items()]
+        told = [f"{mean['one_by_one']:.2f} one by one (decoding {mean['decode']:.2f}, first pass {mean['cold']:.2f})",
+                f"{mean['stream']:.2f} with {ours['decoders']} decoding ahead", *peers]  # fmt: skip
+        lines.append(f"{line['tower']:12s} {line['call']:14s} ms a picture: {'; '.join(told)}")
     return "\n".join(lines)

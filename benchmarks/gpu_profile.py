@@ -87,10 +87,10 @@ def compare_products(line: dict, tower: str, pictures: list, alone: dict) -> lis
     return rows
 
 
-def measure(
-    build: Path, tower: str, directory: Path, calls: dict[str, list], say, tuning_file: Path | None = None
-) -> list[dict]:
-    """`say` is given the kernels of a call as soon as they are recorded: products by themselves are timed last."""
+def measure(build: Path, tower: str, directory: Path, calls: dict[str, list], say, findings=None,
+            tuning_file: Path | None = None) -> list[dict]:  # fmt: skip
+    """`say` and `findings` are given a call as soon as it is recorded: products by themselves are timed last, and what
+    fails then, or in recording another call, costs no call that is there."""
     texts = {",".join(f"{w}x{h}" for w, h in pictures): call for call, pictures in calls.items()}
     command = [build / "benchmarks" / "bench_profile_gpu", "--model", directory]
     if tuning_file:
@@ -102,14 +102,28 @@ def measure(
         for line in map(json.loads, program.stdout):
             line.update(tower=tower, case=texts[line["call"]])
             lines.append(line)
+            if findings:
+                findings.keep(line)
             say(f"\n{tower} {line['case']}, {line['ms'][0]:.2f} ms, {held_back_by(line)}\n\n{kernel_table(line)}")
     if program.returncode:
-        raise subprocess.CalledProcessError(program.returncode, command)
+        missing = ", ".join(call for call in calls if call not in [line["case"] for line in lines])
+        problem = f"{tower}: bench_profile_gpu ended with {program.returncode}, without {missing}"
+        if not findings:
+            raise RuntimeError(problem)
+        findings.fail(problem)
     for line in lines:
         if "trace_problem" not in line:
-            pictures = calls[line["case"]]
-            line["products"] = compare_products(line, tower, pictures, gpu_kernels.measure(build, tower, pictures))
+            line["products"] = products_of(build, tower, line, calls[line["case"]])
+            if findings:
+                findings.keep({"tower": tower, "case": line["case"], "products": line["products"]})
     return lines
+
+
+def products_of(build: Path, tower: str, line: dict, pictures: list) -> list[dict] | str:
+    try:
+        return compare_products(line, tower, pictures, gpu_kernels.measure(build, tower, pictures))
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"products by themselves: {error}"
 
 
 def held_back_by(line: dict) -> str:

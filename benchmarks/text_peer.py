@@ -22,19 +22,21 @@ from PIL import Image
 import text_cases
 from checkpoint_writer import model_class
 
+LATE = 16
 GREEDY = dict(do_sample=False, eos_token_id=None, pad_token_id=0, repetition_penalty=1.0)
 
 
-class FirstToken(transformers.StoppingCriteria):
-    """When the first new token was there."""
+class Clock(transformers.StoppingCriteria):
+    """When the first new token was there, and when the last of those in which a compiled peer may still get ready."""
 
     def __init__(self, wait):
-        self.wait, self.time = wait, None
+        self.wait, self.times, self.tokens = wait, {}, 0
 
     def __call__(self, input_ids, scores, **kwargs):
-        if self.time is None:
+        self.tokens += 1
+        if self.tokens in (1, LATE):
             self.wait()
-            self.time = time.perf_counter()
+            self.times[self.tokens] = time.perf_counter()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -78,9 +80,13 @@ class Peer:
     def decode(self, kind: str, batch: str, tokens: str, new_tokens: str, salt: str) -> dict:
         inputs = self.prompts(int(batch), int(tokens), int(salt))
         options = {"cache_implementation": "static"} if kind == "compile" else {}
-        first = FirstToken(self.wait)
-        ids = self.generate(inputs, int(new_tokens), stopping_criteria=[first], **options)
-        return {"ms": [1000 * (time.perf_counter() - first.time)], "ids": ids.flatten().tolist()}
+        clock = Clock(self.wait)
+        ids = self.generate(inputs, int(new_tokens), stopping_criteria=[clock], **options)
+        end = time.perf_counter()
+        answer = {"ms": [1000 * (end - clock.times[1])], "ids": ids.flatten().tolist()}
+        if LATE in clock.times:
+            answer |= {"late_ms": 1000 * (end - clock.times[LATE]), "late_steps": int(new_tokens) - LATE}
+        return answer
 
     def picture(self, file: str) -> dict:
         begin = time.perf_counter()
@@ -153,7 +159,7 @@ def main() -> None:
         try:
             answer = getattr(peer, command)(*words)
         except Exception as error:  # whatever the peer raises, such as out of memory
-            answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+            answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
         print(json.dumps(answer), flush=True)
 
 

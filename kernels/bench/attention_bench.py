@@ -3,10 +3,15 @@
 
 usage: attention_bench.py LIBRARY... [--json FILE] [--heights]
 
-LIBRARY is built from kernels/attention*.{cu,cpp}, tensor_map.cpp and attention_bench.cpp, by nvcc -O3 -std=c++17
--arch=sm_90a -shared -Xcompiler -fPIC; with several, they take turns. Every result is compared with the flash kernel's
-before anything is timed. --heights times the plan's choice against tiles of each height instead, in microseconds. Needs
-torch, numpy and a Hopper GPU.
+LIBRARY is built from kernels/attention*.{cu,cpp}, kernels/tensor_map.cpp and attention_bench.cpp:
+
+    nvcc -O3 -std=c++20 -gencode arch=compute_90a,code=sm_90a -shared -Xcompiler -fPIC -o libattention.so \\
+        kernels/attention*.cu kernels/attention*.cpp kernels/tensor_map.cpp kernels/bench/attention_bench.cpp
+
+With several, they take turns. Every result is compared with the flash kernel's before anything is timed. cuDNN is asked
+in two ways: a batch of equal lengths, and packed sequences, for which torch computes offsets in front of each call.
+--heights times the plan's choice against tiles of each height instead, in microseconds. Needs torch, numpy and a Hopper
+GPU.
 """
 
 import argparse
@@ -14,6 +19,8 @@ import ctypes
 import json
 import os
 import statistics
+import subprocess
+import sys
 
 import numpy
 import torch
@@ -109,7 +116,7 @@ def flash(qkv, lengths):
 
 
 def cudnn(qkv, lengths):
-    """torch reaches cuDNN's attention with equal lengths only."""
+    """cuDNN's attention over a batch; None where lengths differ."""
     if len(set(lengths)) > 1:
         return None
     batch = qkv.view(len(lengths), lengths[0], *qkv.shape[1:])
@@ -120,6 +127,56 @@ def cudnn(qkv, lengths):
             return F.scaled_dot_product_attention(q, k, v)
 
     return run
+
+
+def cudnn_packed(qkv, lengths, dense=False):
+    """cuDNN's attention over packed sequences; `dense`: of q, k and v that were copied apart before."""
+    cu, longest = torch.from_numpy(offsets(lengths)).cuda(), max(lengths)
+    q, k, v = (x.contiguous() if dense else x for x in qkv.unbind(1))
+    return lambda: torch.ops.aten._cudnn_attention_forward(q, k, v, None, cu, cu, longest, longest, True)[0]
+
+
+def relative_error(found, expected):
+    """Of cuDNN's batches, too, which are [batch, heads, length, head_dim]."""
+    if found.dim() == 4:
+        found = found.transpose(1, 2).reshape(expected.shape)
+    return ((found.float() - expected).norm() / expected.norm()).item()
+
+
+def cudnn_packed_that_works(qkv, lengths, expected):
+    """(the call, or None; why not)"""
+    reasons = []
+    for dense in (False, True):
+        try:
+            call = cudnn_packed(qkv, lengths, dense)
+            if (error := relative_error(call(), expected)) < 6e-3:
+                graph_of(call, 2)
+                return call, None
+            reasons.append(f"its result is {error:.1e} from flash attention's")
+        except Exception as error:  # whatever torch raises
+            reasons.append(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
+    return None, "; ".join(dict.fromkeys(reasons))
+
+
+def probe_cudnn_packed():
+    """What would end this process, such as memory touched that is not there, ends another one instead."""
+    try:
+        done = subprocess.run([sys.executable, __file__, "--probe-cudnn"], capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        return "the probe took over 120 s"
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    return f"the probe ended with {done.returncode}: {last}" if done.returncode else None
+
+
+def probe():
+    for head_dim in HEAD_DIMS:
+        for lengths in (CASES["16x256"], CASES["mix16"]):
+            qkv = torch.randn(sum(lengths), 3, HEADS, head_dim, device="cuda", dtype=torch.bfloat16)
+            call, reason = cudnn_packed_that_works(qkv, lengths, flash(qkv, lengths)().float())
+            if call:
+                milliseconds({"cudnn packed": call}, 4, rounds=2)
+            else:
+                print(f"d={head_dim}: {reason}", file=sys.stderr)
 
 
 def graph_of(call, repetitions):
@@ -157,34 +214,41 @@ CASES = {
     "4x1024": [1024] * 4,
     "8x4096": [4096] * 8,
     "mix8": [4096, 1536, 1536, 441, 2560, 1024, 3136, 1200],
+    "mix16": [256, 1008, 140, 729, 324, 1296, 192, 576, 900, 400, 1024, 484, 660, 529, 768, 640],
 }
 HEADS = 16
+HEAD_DIMS = (64, 72, 80, 128)
 
 
-def bench_full(libraries, head_dim, records):
+def bench_full(libraries, head_dim, records, packed_problem):
+    """packed_problem: why cuDNN is not asked for packed sequences, or None"""
     rows = {}
     for case, lengths in CASES.items():
         qkv = torch.randn(sum(lengths), 3, HEADS, head_dim, device="cuda", dtype=torch.bfloat16)
         scaled = prescale(qkv)
         calls = {"flash": flash(qkv, lengths)}
+        expected = calls["flash"]().float()
         if peer := cudnn(qkv, lengths):
-            calls["cudnn"] = peer
+            calls["cudnn, a batch"] = peer
+        packed, reason = (None, packed_problem) if packed_problem else cudnn_packed_that_works(qkv, lengths, expected)
+        if packed:
+            calls["cudnn, packed"] = packed
+        elif not packed_problem:
+            print(f"d={head_dim:<4}cudnn, packed, {case}: {reason}", flush=True)
         for library in libraries:
             for name, x, folded in (("", qkv, False), (" q prescaled", scaled, True)):
                 out = torch.empty(sum(lengths), HEADS, head_dim, device="cuda", dtype=torch.bfloat16)
                 calls[library.name + name] = Call(library, x, out, lengths, prescaled=folded)
-        expected = calls["flash"]().float()
         for name, call in calls.items():
-            if isinstance(call, Call):
-                error = ((call().float() - expected).norm() / expected.norm()).item()
-                assert error < 6e-3, (case, name, error)
+            assert (error := relative_error(call(), expected)) < 6e-3, (case, name, error)
         work = sum(4 * n * n * head_dim * HEADS for n in lengths)
         times = milliseconds(calls, max(4, min(50, int(6e12 / work))))
         for name, ms in times.items():
             rows.setdefault(name, {})[case] = work / ms / 1e9
             records.append({"head_dim": head_dim, "case": case, "path": name, "ms": ms, "tflops": work / ms / 1e9})
     for name, row in rows.items():
-        print(f"d={head_dim:<4}{name:34}" + "".join(f"{row.get(case, 0):9.0f}" for case in CASES), flush=True)
+        cells = "".join(f"{row[case]:9.0f}" if case in row else f"{'-':>9}" for case in CASES)
+        print(f"d={head_dim:<4}{name:34}{cells}", flush=True)
 
 
 SHORT_CASES = [[n] for n in (256, 324, 512, 576, 729, 1024, 1296)] + [[256] * 16, [1024] * 4]
@@ -241,19 +305,26 @@ def bench_all(libraries, records):
     copy_rate = measure_copy()
     print(f"8192^3 product {measure_product():.0f} TFLOP/s, copy {copy_rate:.2f} TB/s; bf16, {HEADS} heads, TFLOP/s:")
     print(" " * 40 + "".join(f"{case:>9}" for case in CASES))
-    for head_dim in (64, 72, 80, 128):
-        bench_full(libraries, head_dim, records)
+    if packed_problem := probe_cudnn_packed():
+        print(f"cudnn, packed, is left out: {packed_problem}")
+    for head_dim in HEAD_DIMS:
+        bench_full(libraries, head_dim, records, packed_problem)
     for head_dim in (64, 72, 80):
         bench_windows(libraries[0], head_dim, records, copy_rate)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("libraries", nargs="+")
+    parser.add_argument("libraries", nargs="*")
     parser.add_argument("--json")
     parser.add_argument("--heights", action="store_true")
+    parser.add_argument("--probe-cudnn", action="store_true", help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
     torch.manual_seed(1)
+    if arguments.probe_cudnn:
+        return probe()
+    if not arguments.libraries:
+        parser.error("a library is needed")
     libraries = [Library(path) for path in arguments.libraries]
     records = []
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
