@@ -236,7 +236,8 @@ TEST_F(AttentionOnGpu, WindowsEqualTheDefinition) {
     }
 }
 
-// A query is the code of key (7 i + 3) mod n: a swapped, missing or doubled key shows.
+// A query is the code of key (7 i + 3) mod n: a swapped, missing or doubled key shows. The one weight is rounded to the
+// dtype where the maximum of the first keys is near enough to stay, and so is the result: by 2^-8 at most each.
 TEST_F(AttentionOnGpu, OneKeyIsFoundAmongMany) {
   for (const int64_t tokens : {1009, 32771})
     for (const int64_t head_dim : head_dims) {
@@ -245,7 +246,9 @@ TEST_F(AttentionOnGpu, OneKeyIsFoundAmongMany) {
       qkv.select(1, 1).copy_(normal({tokens, 2, head_dim}).sign() * 2);
       const at::Tensor target = (at::arange(tokens, at::dtype(at::kLong).device(at::kCUDA)) * 7 + 3).remainder(tokens);
       qkv.select(1, 0).copy_(qkv.select(1, 1).index_select(0, target) * 4);
-      EXPECT_TRUE(same_bits(run(qkv, {tokens}), qkv.select(1, 2).index_select(0, target)));
+      const at::Tensor expected = qkv.select(1, 2).index_select(0, target).to(at::kFloat);
+      const at::Tensor away = (run(qkv, {tokens}).to(at::kFloat) - expected).abs();
+      EXPECT_EQ((away <= expected.abs() * 0x1p-7F).logical_not().sum().item<int64_t>(), 0);
     }
 }
 
