@@ -117,7 +117,7 @@ void MMEmbedding::save(const std::filesystem::path& path) const {
                        "I64",
                        {static_cast<int64_t>(info.placeholder_tokens.size())},
                        std::as_bytes(std::span(info.placeholder_tokens))});
-  // Aliases are the caller's text; bytes that are not UTF-8 are replaced rather than refused.
+  // tokens_unavailable may name a path; bytes that are not UTF-8 are replaced rather than refused.
   write_safetensors(path, tensors,
                     {{metadata_key, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)}});
 }

@@ -10,6 +10,7 @@
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "ops/device.hpp"
 #include "tensor_types.hpp"
 #include "torch_errors.hpp"
@@ -210,6 +211,8 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  if (!is_utf8(options.text_alias))
+    throw_error(ErrorCode::invalid_argument, "text_alias: expected UTF-8, got other bytes");
   check_stream(options.stream);
   if (patches.images.empty()) return {};
   const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);

@@ -54,6 +54,25 @@ TEST(Embedding, AliasesAreAutomaticExplicitOrExchanged) {
   EXPECT_EQ(renamed.with_alias("").text_alias(), automatic(plain));
 }
 
+/// Matched byte by byte, one that ends inside a character would leave the rest of the character to the tokenizer.
+TEST(Embedding, AliasesAreUtf8) {
+  const std::string message = "text_alias: expected UTF-8, got other bytes";
+  const std::string cut = "b\xE4\xBD";
+  expect_error(ErrorCode::invalid_argument, message,
+               [&] { (void)MMEmbedding::from_rows(rows(1), {.text_alias = cut}); });
+  expect_error(ErrorCode::invalid_argument, message, [&] { (void)MMEmbedding::from_rows(rows(1)).with_alias(cut); });
+  const VisionTower tower = load_tiny("siglip");
+  bool began = false;
+  expect_error(ErrorCode::invalid_argument, message, [&] {
+    (void)tower.get_image_embeddings(picture({60, 40}, 1),
+                                     {.text_alias = cut, .progress = [&](const Progress& progress) {
+                                        began |= progress.stage == Progress::Stage::encode;
+                                      }});
+  });
+  EXPECT_FALSE(began) << "refused after the work";
+  EXPECT_EQ(MMEmbedding::from_rows(rows(1), {.text_alias = "\u4f60"}).text_alias(), "\u4f60");
+}
+
 TEST(Embedding, SpecialRowsAreLeftOutOfTheVisionRange) {
   const MMEmbedding embedding = MMEmbedding::from_rows(rows(6), {.pre_tokens = 1, .post_tokens = 2});
   EXPECT_EQ(embedding.vision_id_range(), (std::pair{embedding.first_id() + 1, embedding.first_id() + 4}));
