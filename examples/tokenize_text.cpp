@@ -11,6 +11,7 @@ namespace {
 
 struct Arguments {
   std::string model;
+  ComputeArguments compute;
   bool no_special_tokens = false;
   bool plain = false;
   bool decode = false;
@@ -201,9 +202,19 @@ int main(int argc, char** argv) {
       "tokenize_text"};
   Arguments arguments;
   app.add_option("--model", arguments.model, "directory with a tokenizer.json")->required()->type_name("DIR");
+  // Scripts may give all programs the same options.
+  arguments.compute.add_to(app);
+  for (const char* name : {"--device", "--dtype", "--threads"}) {
+    CLI::Option* option = app.get_option(name);
+    option->description(option->get_description() + "; no model runs here, so it changes nothing");
+  }
   app.add_flag("--no-special-tokens", arguments.no_special_tokens,
                "add no tokens around the text; with --decode, leave special tokens out");
   app.add_flag("--plain", arguments.plain, "recognise no special tokens in the text: it is data");
   app.add_flag("--decode", arguments.decode, "read arrays of ids and print JSON strings");
-  return run_program(app, argc, argv, [&] { tokenize(arguments); });
+  return run_program(app, argc, argv, [&] {
+    (void)oriel::Device::parse(arguments.compute.device);
+    arguments.compute.apply();
+    tokenize(arguments);
+  });
 }

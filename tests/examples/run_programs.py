@@ -82,7 +82,7 @@ class Programs(unittest.TestCase):
         return result
 
     def test_every_program_has_help(self):
-        for program in ["chat_image", "chat_video", "caption_folder", "ground_objects"]:
+        for program in ["chat_image", "chat_video", "caption_folder", "ground_objects", "tokenize_text"]:
             result = self.expect(run(program, "--help"))
             for option in ["--model DIR", "--device cpu|cuda[:N]", "--dtype bfloat16|float16|float32", "--threads N"]:
                 self.assertIn(option, result.stdout)
@@ -255,6 +255,49 @@ class Programs(unittest.TestCase):
             self.assertEqual(max(x for x, _ in changed), min(box[2], before[0] - 1))
             self.assertEqual(min(y for _, y in changed), box[1])
             self.assertEqual(max(y for _, y in changed), min(box[3], before[1] - 1))
+
+    def test_text_becomes_ids_and_ids_become_text(self):
+        def ids(family, texts, *options):
+            lines = "".join(json.dumps(text, ensure_ascii=i % 2 == 0) + "\n" for i, text in enumerate(texts))
+            result = self.expect(run("tokenize_text", "--model", tiny(family), *options, text=lines))
+            return [json.loads(line) for line in result.stdout.splitlines()]
+
+        texts = ["", "What is this?", "<s><bos><|im_start|>[IMG]<image_soft_token>", "a\0b", "\0", "\u4f60\u597d \U0001f600\n\t\"\\"]
+        for family in FAMILIES:
+            tokenizer = json.loads((Path(tiny(family)) / "tokenizer.json").read_text())
+            special = {token["id"] for token in tokenizer["added_tokens"] if token["special"]}
+            unknown = {token["id"] for token in tokenizer["added_tokens"] if token["content"] == "<unk>"}
+            whole, inside = ids(family, texts), ids(family, texts, "--no-special-tokens")
+            plain = ids(family, texts, "--plain", "--no-special-tokens")
+            added = len(whole[0])
+            self.assertEqual([row[added:] for row in whole], inside)
+            self.assertTrue(special & set(inside[2]), "recognised")
+            self.assertFalse((special - unknown) & {token for row in plain for token in row}, "data")
+            self.assertEqual([row[:added] for row in ids(family, texts, "--plain")], [row[:added] for row in whole])
+            self.assertEqual(ids(family, plain, "--decode"), texts)
+            self.assertEqual(ids(family, inside, "--decode"), texts)
+            self.assertEqual(ids(family, inside[2:3], "--decode", "--no-special-tokens")[0].count("[IMG]"),
+                             0 if family in ("mistral3", "pixtral") else 1)  # fmt: skip
+        both = ids("qwen2_vl", texts)
+        self.assertEqual(ids("qwen2_vl", texts, "--device", "cuda:3", "--dtype", "float16"), both)
+
+    def test_a_line_that_is_no_json_is_named(self):
+        for options, lines, message in [
+            ([], '"good"\nbad\n', "line 2: column 1: expected a string"),
+            ([], '"a\tb"\n', "line 1: column 4: expected an escape, found a control character"),
+            ([], '"a"b\n', "line 1: column 4: expected the line's end"),
+            ([], '"a\n', "line 1: column 3: expected more, found the line's end"),
+            ([], '"\\ud800"\n', "line 1: column 8: expected the second half of a surrogate pair"),
+            (["--decode"], "[1, x]\n", "line 1: column 5: expected an integer"),
+            (["--decode"], "[1\n", "line 1: column 3: expected more, found the line's end"),
+            (["--decode"], "[99999999999999999999]\n", "line 1: column 20: expected an integer of 64 bits"),
+            (["--device", "tpu"], "", 'device: expected "cpu", "cuda" or "cuda:N", got "tpu"'),
+            (["--dtype", "int8"], "", "--dtype: expected bfloat16|float16|float32, got int8"),
+        ]:
+            result = self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), *options, text=lines), 1)
+            self.assertEqual(result.stderr, f"tokenize_text: {message}\n")
+        result = self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), text='"good"\nbad\n'), 1)
+        self.assertEqual(len(result.stdout.splitlines()), 1, "what came before it is there")
 
     def test_what_can_not_be_done_is_one_line(self):
         for arguments, pattern in [
