@@ -112,30 +112,35 @@ class Captions {
 void caption(const Arguments& arguments, const std::vector<fs::path>& pictures, Captions& captions) {
   const oriel::VisionTower tower = arguments.chat.compute.load_tower(arguments.chat.model);
   const Chat chat(arguments.chat);
-  oriel::Generator generator = chat.make_generator({}, arguments.jobs);
+  GrowingGenerator generator(chat, arguments.jobs);
   std::map<int64_t, fs::path> running;
-  const auto enqueue = [&](const fs::path& picture) {
-    try {
-      const auto image = oriel::Image::open(fs::path(arguments.folder) / picture);
-      const std::vector embeddings{tower.get_image_embeddings(image)};
-      const Prompt prompt = chat.render(std::vector{Chat::question(embeddings, *arguments.chat.question)});
-      running.emplace(generator.enqueue(prompt.ids, chat.job_options(prompt)), picture);
-    } catch (const oriel::Error& error) {
-      captions.add_error(picture, error.what());
-    }
-  };
   const auto collect = [&](int64_t job) {
-    const oriel::JobResult result = generator.take_result(job);
+    const oriel::JobResult result = generator.get().take_result(job);
     const auto picture = running.extract(job).mapped();
     if (result.reason == oriel::StopReason::failed)
       captions.add_error(picture, result.error);
     else
       captions.add(picture, result.text);
   };
+  const auto step = [&] {
+    for (const oriel::JobEvent& event : generator.get().step())
+      if (event.stage == oriel::JobEvent::Stage::finished) collect(event.job);
+  };
+  const auto enqueue = [&](const fs::path& picture) {
+    try {
+      const auto image = oriel::Image::open(fs::path(arguments.folder) / picture);
+      const std::vector embeddings{tower.get_image_embeddings(image)};
+      const Prompt prompt = chat.render(std::vector{Chat::question(embeddings, *arguments.chat.question)});
+      if (!generator.has_room_for(prompt))
+        while (generator.remaining_jobs() > 0) step();
+      running.emplace(generator.with_room_for(prompt).enqueue(prompt.ids, chat.job_options(prompt)), picture);
+    } catch (const oriel::Error& error) {
+      captions.add_error(picture, error.what());
+    }
+  };
   for (auto next = pictures.begin(); next != pictures.end() || generator.remaining_jobs() > 0;) {
     while (next != pictures.end() && generator.remaining_jobs() < arguments.jobs) enqueue(*next++);
-    for (const oriel::JobEvent& event : generator.step())
-      if (event.stage == oriel::JobEvent::Stage::finished) collect(event.job);
+    if (generator.remaining_jobs() > 0) step();
   }
 }
 

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -92,13 +93,28 @@ class Chat {
     return prompt;
   }
 
-  /// With room for jobs of `tokens` tokens, or of as many as are usual.
-  [[nodiscard]] oriel::Generator make_generator(std::optional<int64_t> tokens = {}, int64_t jobs = 1) const {
-    return {model_,
-            tokenizer_,
-            {.max_jobs = jobs,
-             .max_tokens = std::min(tokens.value_or(0), model_.max_positions()),
-             .prefill_chunk = arguments_.prefill_chunk}};
+  /// Tokens of a prompt and its answer. Throws limit_exceeded, before memory is taken, if the model takes fewer.
+  [[nodiscard]] int64_t tokens_of(const Prompt& prompt) const {
+    const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
+    const int64_t new_tokens = std::max<int64_t>(arguments_.max_new_tokens, 1);
+    const int64_t most = model_.max_positions();
+    if (new_tokens > most - prompt_tokens)
+      throw oriel::Error(oriel::ErrorCode::limit_exceeded,
+                         "the model takes " + std::to_string(most) + " tokens, got " + std::to_string(prompt_tokens) +
+                             " of the prompt and " + std::to_string(new_tokens) + " new ones (--max-new-tokens)");
+    return prompt_tokens + new_tokens;
+  }
+
+  /// With room for jobs of `tokens` tokens.
+  [[nodiscard]] oriel::Generator make_generator(int64_t tokens, int64_t jobs = 1) const {
+    try {
+      return {model_, tokenizer_, {.max_jobs = jobs, .max_tokens = tokens, .prefill_chunk = arguments_.prefill_chunk}};
+    } catch (const oriel::Error& error) {
+      if (error.code() != oriel::ErrorCode::out_of_memory) throw;
+      throw oriel::Error(error.code(),
+                         "a cache of " + std::to_string(jobs) + " x " + std::to_string(tokens) + " tokens takes " +
+                             bytes_to_text(jobs * tokens * model_.cache_bytes_per_token()) + ": " + error.what());
+    }
   }
 
   [[nodiscard]] oriel::JobOptions job_options(const Prompt& prompt) const {
@@ -130,6 +146,36 @@ class Chat {
   oriel::Tokenizer tokenizer_;
   oriel::ChatFormat format_;
   oriel::TextModel model_;
+};
+
+/// A generator for prompts whose length shows only when they come: made anew with more room for one that needs it.
+class GrowingGenerator {
+ public:
+  explicit GrowingGenerator(const Chat& chat, int64_t jobs = 1) : chat_(chat), jobs_(jobs) {}
+
+  [[nodiscard]] bool has_room_for(const Prompt& prompt) const { return chat_.tokens_of(prompt) <= tokens_; }
+  /// Where the room must grow no job may be left, and what the cache holds is forgotten.
+  [[nodiscard]] oriel::Generator& with_room_for(const Prompt& prompt) {
+    if (!has_room_for(prompt)) {
+      // Not both at once in memory.
+      generator_.reset();
+      tokens_ = 0;
+      const int64_t needed = chat_.tokens_of(prompt);
+      const int64_t roomy = std::min(std::max(usual_tokens, needed + needed / 2), chat_.model().max_positions());
+      generator_.emplace(chat_.make_generator(roomy, jobs_));
+      tokens_ = roomy;
+    }
+    return *generator_;
+  }
+  [[nodiscard]] int64_t remaining_jobs() const { return generator_ ? generator_->remaining_jobs() : 0; }
+  [[nodiscard]] oriel::Generator& get() { return generator_.value(); }
+
+ private:
+  static constexpr int64_t usual_tokens = 8192;
+  const Chat& chat_;
+  int64_t jobs_;
+  int64_t tokens_ = 0;  // of a job
+  std::optional<oriel::Generator> generator_;
 };
 
 /// Runs one job and hands its text over as it comes. Throws what made it fail.
@@ -202,8 +248,7 @@ inline void write_dump(const std::string& path, const oriel::TextModel& model, c
 
 /// One answer to stdout, and the dump.
 inline void answer_once(const ChatArguments& arguments, const Chat& chat, const Prompt& prompt) {
-  const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
-  oriel::Generator generator = chat.make_generator(prompt_tokens + std::max<int64_t>(arguments.max_new_tokens, 1));
+  oriel::Generator generator = chat.make_generator(chat.tokens_of(prompt));
   const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
   end_answer();
   if (isatty(STDERR_FILENO) == 1) print_statistics(result);
@@ -211,10 +256,11 @@ inline void answer_once(const ChatArguments& arguments, const Chat& chat, const 
 }
 
 /// Questions from stdin, a line each, until it ends. The pictures belong to the first one; what the cache holds of the
-/// conversation is not computed again.
+/// conversation is not computed again. A question that can't be answered is forgotten.
 inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embeddings) {
-  oriel::Generator generator = chat.make_generator();
+  GrowingGenerator generator(chat);
   std::vector<oriel::ChatMessage> messages;
+  int64_t questions = 0, unanswered = 0;
   const bool is_watched = isatty(STDIN_FILENO) == 1;
   if (is_watched) std::fprintf(stderr, "Ask something, a line each; end with Ctrl-D.\n");
   std::string line;
@@ -222,13 +268,25 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
     if (is_watched) std::fprintf(stderr, "> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
+    ++questions;
     messages.push_back(Chat::question(messages.empty() ? embeddings : std::span<const oriel::MMEmbedding>(), line));
-    const Prompt prompt = chat.render(messages);
-    const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
-    print_text("\n");
-    print_statistics(result);
-    messages.push_back({.role = "assistant", .content = {result.text}});
+    try {
+      const Prompt prompt = chat.render(messages);
+      const oriel::JobResult result =
+          stream_answer(generator.with_room_for(prompt), prompt, chat.job_options(prompt), print_text);
+      print_text("\n");
+      print_statistics(result);
+      messages.push_back({.role = "assistant", .content = {result.text}});
+    } catch (const oriel::Error& error) {
+      print_text("\n");  // so that answers stay one a question
+      std::fprintf(stderr, "no answer, and the question is forgotten: %s\n", error.what());
+      messages.pop_back();
+      ++unanswered;
+    }
   }
+  if (unanswered > 0)
+    throw std::runtime_error(std::to_string(unanswered) + " of " + std::to_string(questions) +
+                             " questions have no answer");
 }
 
 /// What the arguments ask about the pictures.

@@ -72,6 +72,16 @@ def read_png(path):
     return width, height, rows
 
 
+def write_png(path, side):
+    """A black square."""
+    rows = zlib.compress(bytes(1 + side) * side)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
 class Programs(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp())
@@ -159,6 +169,44 @@ class Programs(unittest.TestCase):
             self.assertEqual(reused_first, 0)
             self.assertGreaterEqual(reused_second, first - 1, "all of the first turn")
 
+    def with_positions(self, family, most):
+        """The tiny checkpoint with another max_position_embeddings."""
+        directory = self.folder / f"{family}_{most}"
+        shutil.copytree(tiny(family), directory)
+        config = json.loads((directory / "config.json").read_text())
+        config.get("text_config", config)["max_position_embeddings"] = most
+        (directory / "config.json").write_text(json.dumps(config))
+        return directory
+
+    def test_a_conversation_goes_on_behind_a_question_that_is_too_long(self):
+        model = self.with_positions("qwen2_vl", 200)
+        long = "long " * 300
+        result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 6, "--ignore-eos",
+                                 text=f"{long}\nHello\n{long}\nAgain\n"), 1)  # fmt: skip
+        self.assertEqual(
+            len(re.findall(r"^no answer, and the question is forgotten: the model takes 200 tokens, got \d+ of the "
+                           r"prompt and 6 new ones \(--max-new-tokens\)$", result.stderr, re.MULTILINE)), 2, result.stderr)  # fmt: skip
+        self.assertTrue(result.stderr.endswith("\nchat_image: 2 of 4 questions have no answer\n"), result.stderr)
+        told = re.findall(r"^(\d+) tokens of prompt, (\d+) of them reused", result.stderr, re.MULTILINE)
+        self.assertEqual(len(told), 2, result.stderr)
+        self.assertGreaterEqual(int(told[1][1]), int(told[0][0]) - 1, "what was forgotten does not cost the cache")
+        # As if it had never been asked.
+        without = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 6, "--ignore-eos",
+                                  text="Hello\nAgain\n"))  # fmt: skip
+        answers = [[line for line in said.stdout.split("\n") if line] for said in (result, without)]
+        self.assertEqual(*answers)
+        self.assertEqual(len(answers[0]), 2)
+
+    def test_the_room_of_a_conversation_is_the_models(self):
+        """More than 8,192 tokens, at once and in the second turn."""
+        model = self.with_positions("qwen2_vl", 40000)
+        result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 2, "--ignore-eos",
+                                 text="Hello\n" + "a b " * 5000 + "\nAgain\n"))  # fmt: skip
+        told = [int(n) for n in re.findall(r"^(\d+) tokens of prompt", result.stderr, re.MULTILINE)]
+        self.assertEqual(len(told), 3, result.stderr)
+        self.assertGreater(told[1], 8192)
+        self.expect(run("chat_image", "--model", model, "--max-new-tokens", 9000, text="Hello\n"))
+
     def test_frames_are_a_video(self):
         frames = self.folder / "frames"
         frames.mkdir()
@@ -200,6 +248,23 @@ class Programs(unittest.TestCase):
         self.assertIn("4 pictures, 2 of them new", result.stdout)
         self.assertEqual(sorted(out.read_text().splitlines(keepends=True)), sorted(whole))
         self.assertIn("4 pictures, 0 of them new", self.expect(run(*command)).stdout)
+
+    def test_captions_take_the_room_that_their_pictures_need(self):
+        """A prompt of more than 8,192 tokens among short ones, which are not disturbed by it."""
+        pictures, out = self.folder / "pictures", self.folder / "out.jsonl"
+        pictures.mkdir()
+        for name in ["a.jpg", "b.jpg", "d.jpg"]:
+            shutil.copy(FLOWER, pictures / name)
+        write_png(pictures / "c.png", 1400)
+        words = " a" * 1000
+        tokens = len(json.loads(self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), text=json.dumps(words))).stdout))
+        # The flower has some 350 rows, the other picture 2,500.
+        question = " a" * (7000 * 1000 // tokens)
+        result = self.expect(run("caption_folder", "--model", tiny("qwen2_vl"), "--out", out, "--jobs", 2,
+                                 "--max-new-tokens", 3, "--question", question, pictures))  # fmt: skip
+        self.assertEqual(result.stdout, f"4 pictures, 4 of them new, 0 without a caption: {out}\n", result.stderr)
+        captions = {line["file"]: line["caption"] for line in map(json.loads, out.read_text().splitlines())}
+        self.assertEqual(captions["a.jpg"], captions["d.jpg"])
 
     def test_boxes_are_drawn_in_the_original_picture(self):
         out = self.folder / "boxes.png"
@@ -303,7 +368,9 @@ class Programs(unittest.TestCase):
         for arguments, pattern in [
             (["--model", tiny("siglip"), "--question", "What?"], "siglip"),
             (["--model", tiny("gemma3"), "--question", "a", "--text", "b"], "--text"),
-            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 10**9], "1000000000"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 10**9], "and 1000000000 new ones"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 2**63 - 1],
+             "the model takes 131072 tokens, got [0-9]+ of the prompt and 9223372036854775807 new ones"),
             (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 0], "max_new_tokens"),
             (["--model", tiny("gemma3"), "--question", "a", "--temperature", -1], "temperature"),
             (["--model", tiny("gemma3"), "--question", "a", "--prefill-chunk", 0], "prefill_chunk"),
