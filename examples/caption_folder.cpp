@@ -1,5 +1,5 @@
 // caption_folder: one caption for every picture of a folder, as JSON lines, several pictures at a time. A run that was
-// ended goes on where it stopped.
+// ended goes on where it stopped, and tries again what could not be read.
 #include <fstream>
 #include <map>
 #include <set>
@@ -49,17 +49,28 @@ std::vector<fs::path> find_pictures(const std::string& folder) {
   return pictures;
 }
 
-/// The lines that an earlier run wrote. One that it did not finish is cut off.
-std::vector<std::string> read_lines(const std::string& out) {
+/// Whether a line tells an error. In the path every quotation mark has a backslash in front of it.
+bool is_error(const std::string& line) { return line.find("\", \"error\": \"") != std::string::npos; }
+
+/// The captions that an earlier run wrote. Errors are taken out of the file, since their pictures are tried again, and
+/// so is a line that it did not finish.
+std::vector<std::string> read_captions(const std::string& out) {
   std::ifstream file(out, std::ios::binary);
   std::vector<std::string> lines;
-  uintmax_t whole = 0;
+  uintmax_t kept = 0;
   for (std::string line; std::getline(file, line) && !file.eof();) {
-    whole += line.size() + 1;
+    if (is_error(line)) continue;
+    kept += line.size() + 1;
     lines.push_back(std::move(line));
   }
   file.close();
-  if (fs::exists(out) && fs::file_size(out) > whole) fs::resize_file(out, whole);
+  if (!fs::exists(out) || fs::file_size(out) == kept) return lines;
+  const std::string shorter = out + ".new";
+  std::ofstream copy(shorter, std::ios::binary);
+  for (const std::string& line : lines) copy << line << '\n';
+  copy.close();
+  if (!copy) throw std::runtime_error("--out: can't write " + shorter);
+  fs::rename(shorter, out);
   return lines;
 }
 
@@ -147,7 +158,7 @@ void caption(const Arguments& arguments, const std::vector<fs::path>& pictures, 
 void run(const Arguments& arguments) {
   arguments.chat.compute.apply();
   const std::vector<fs::path> all = find_pictures(arguments.folder);
-  const std::vector<fs::path> pictures = without_done(all, read_lines(arguments.out));
+  const std::vector<fs::path> pictures = without_done(all, read_captions(arguments.out));
   Captions captions(arguments.out, all.size() - pictures.size(), all.size());
   if (!pictures.empty()) caption(arguments, pictures, captions);
   std::printf("%zu pictures, %zu of them new, %zu without a caption: %s\n", all.size(), pictures.size(),
@@ -157,8 +168,10 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Writes a caption for every picture of a folder. What --out holds already is not done again.",
-               "caption_folder"};
+  CLI::App app{
+      "Writes a caption for every picture of a folder. A caption that --out holds already is not made again; a picture "
+      "with an error there is tried again.",
+      "caption_folder"};
   Arguments arguments;
   arguments.chat.question = "Describe this picture in one sentence.";
   arguments.chat.max_new_tokens = 128;

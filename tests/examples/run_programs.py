@@ -241,12 +241,26 @@ class Programs(unittest.TestCase):
         self.assertEqual({line["file"] for line in lines}, {"b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg", "broken.png"})
         self.assertEqual({line["file"] for line in lines if "error" in line}, {"broken.png"})
         self.assertEqual(len({line["caption"] for line in lines if "caption" in line}), 1)
-        # Killed while it wrote the third line.
+        # Killed while it wrote the third line: a caption is kept, an error and what was cut are tried again.
         whole = out.read_text().splitlines(keepends=True)
-        out.write_text("".join(whole[:2]) + whole[2][:15])
+        captions = [line for line in whole if '"caption": ' in line]
+        (error,) = set(whole) - set(captions)
+        out.write_text(error + captions[0] + captions[1][:15])
         result = self.expect(run(*command))
-        self.assertIn("4 pictures, 2 of them new", result.stdout)
+        self.assertEqual(result.stdout, f"4 pictures, 3 of them new, 1 without a caption: {out}\n")
         self.assertEqual(sorted(out.read_text().splitlines(keepends=True)), sorted(whole))
+        self.assertEqual(
+            self.expect(run(*command)).stdout, f"4 pictures, 1 of them new, 1 without a caption: {out}\n",
+            "what had an error is tried again",
+        )
+        shutil.copy(FLOWER, pictures / "broken.png")
+        self.assertEqual(
+            self.expect(run(*command)).stdout, f"4 pictures, 1 of them new, 0 without a caption: {out}\n"
+        )
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        self.assertEqual(sorted(line["file"] for line in lines if "caption" in line),
+                         sorted({"b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg", "broken.png"}))  # fmt: skip
+        self.assertEqual(len(lines), 4)
         self.assertIn("4 pictures, 0 of them new", self.expect(run(*command)).stdout)
 
     def test_captions_take_the_room_that_their_pictures_need(self):
