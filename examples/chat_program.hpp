@@ -82,15 +82,13 @@ class Chat {
 
   /// A text as for transformers' processor, which adds a bos even where the text has one.
   [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::MMEmbedding> embeddings) const {
-    Prompt prompt = encode(format_.place(text, embeddings));
     const std::optional<int64_t> bos = tokenizer_.bos_id();
-    const bool adds_bos = bos && tokenizer_.encode("") == std::vector{*bos};
-    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or(""))) {
+    const std::vector<int64_t> added = tokenizer_.encode("");
+    const bool adds_bos = bos && std::find(added.begin(), added.end(), *bos) != added.end();
+    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or("")))
       std::fprintf(stderr, "warning: --text starts with %s and the tokenizer adds it: it stands there twice\n",
                    tokenizer_.token(*bos)->c_str());
-      prompt.ids.insert(prompt.ids.begin(), *bos);
-    }
-    return prompt;
+    return encode(format_.place(text, embeddings), {.double_bos = true});
   }
 
   /// Tokens of a prompt and its answer. Throws limit_exceeded, before memory is taken, if the model takes fewer.
@@ -135,8 +133,9 @@ class Chat {
                                                     .progress = std::ref(progress)});
   }
 
-  [[nodiscard]] Prompt encode(const std::vector<oriel::PromptSegment>& segments) const {
-    Prompt prompt{tokenizer_.encode(segments), {}};
+  [[nodiscard]] Prompt encode(const std::vector<oriel::PromptSegment>& segments,
+                              const oriel::TokenizeOptions& options = {}) const {
+    Prompt prompt{tokenizer_.encode(segments, options), {}};
     for (const oriel::PromptSegment& segment : segments)
       if (const auto* embedding = std::get_if<oriel::MMEmbedding>(&segment)) prompt.embeddings.push_back(*embedding);
     return prompt;

@@ -164,16 +164,10 @@ std::string to_json(const std::string& text) {
   return quoted + '"';
 }
 
-/// transformers' input_ids: it puts a bos in front also of text that begins with one, which encode does not.
+/// transformers' input_ids, with a bos in front also of a text that begins with one.
 std::vector<int64_t> input_ids(const oriel::Tokenizer& tokenizer, const std::string& text, const Arguments& arguments) {
-  const bool special_tokens = !arguments.plain;
-  const bool add_bos = !arguments.no_special_tokens;
-  std::vector<int64_t> ids = tokenizer.encode(text, {.add_bos = add_bos, .special_tokens = special_tokens});
-  if (!add_bos || !tokenizer.bos_id()) return ids;
-  const std::vector<int64_t> around_nothing = tokenizer.encode("", {});
-  const std::vector<int64_t> inside = tokenizer.encode(text, {.add_bos = false, .special_tokens = special_tokens});
-  if (ids.size() < inside.size() + around_nothing.size()) ids.insert(ids.begin(), *tokenizer.bos_id());
-  return ids;
+  return tokenizer.encode(
+      text, {.add_bos = !arguments.no_special_tokens, .special_tokens = !arguments.plain, .double_bos = true});
 }
 
 void tokenize(const Arguments& arguments) {

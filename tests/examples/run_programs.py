@@ -147,6 +147,30 @@ class Programs(unittest.TestCase):
         plain = read_safetensors(dump)["prompt_ids"][2]
         self.assertEqual(doubled, (plain[0], *plain))
 
+    def test_what_goes_around_a_prompt_is_transformers(self):
+        """With a template "<s> $A </s>": the processor adds all of it to any text=, apply_chat_template nothing to a
+        prompt that begins with <s>."""
+        model, dump = self.folder / "model", self.folder / "dump.safetensors"
+        shutil.copytree(tiny("mistral3"), model)
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        template = tokenizer["post_processor"]
+        template["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+        template["special_tokens"]["</s>"] = {"id": "</s>", "ids": [2], "tokens": ["</s>"]}
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+        def prompt_ids(*arguments):
+            result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 1, "--dump", dump, *arguments))
+            return list(read_safetensors(dump)["prompt_ids"][2]), result.stderr
+
+        plain, told = prompt_ids("--text", "Q")
+        self.assertEqual((plain[0], len(plain), plain[-1], told), (1, 3, 2, ""))
+        doubled, told = prompt_ids("--text", "<s>Q")
+        self.assertEqual(doubled, [1, *plain])
+        self.assertEqual(told, "warning: --text starts with <s> and the tokenizer adds it: it stands there twice\n")
+        self.assertEqual(json.loads(run("tokenize_text", "--model", model, text='"<s>Q"').stdout), doubled)
+        asked, _ = prompt_ids("--question", "Q")
+        self.assertEqual((asked[0], asked.count(1), asked.count(2)), (1, 1, 0))
+
     def test_seeds_decide_draws(self):
         def ask(seed):
             return self.expect(
