@@ -111,6 +111,14 @@ MMEmbedding MMEmbedding::with_alias(std::string text_alias) const {
   return MMEmbedding(std::make_shared<const State>(std::move(copy)));
 }
 
+MMEmbedding MMEmbedding::with_placeholder_tokens(std::vector<int64_t> placeholder_tokens) const {
+  State copy = *state_;
+  copy.info.placeholder_tokens = std::move(placeholder_tokens);
+  copy.info.tokens_unavailable.clear();
+  check_info(copy.info, copy.rows.size(0));
+  return MMEmbedding(std::make_shared<const State>(std::move(copy)));
+}
+
 MMEmbedding MMEmbedding::to(Device device) const {
   State copy = *state_;
   copy.rows = copy.rows.to(device);

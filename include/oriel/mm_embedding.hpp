@@ -65,6 +65,9 @@ class ORIEL_API MMEmbedding {
   /// The same rows and ids under another alias; empty means the automatic one. Throws invalid_argument for bytes that
   /// are not UTF-8.
   [[nodiscard]] MMEmbedding with_alias(std::string text_alias) const;
+  /// The same rows and ids with other special tokens around them: placeholder_id once for every row, or nothing for
+  /// rows alone. Throws invalid_argument for another number of placeholders.
+  [[nodiscard]] MMEmbedding with_placeholder_tokens(std::vector<int64_t> placeholder_tokens) const;
 
   [[nodiscard]] const MMEmbeddingInfo& info() const noexcept;
   [[nodiscard]] Grid grid() const noexcept { return info().grid; }

@@ -264,5 +264,20 @@ TEST(SaveSafetensors, RefusesEmptyTensorsAndEqualNames) {
   EXPECT_EQ(file.find("a")->shape, (std::vector<int64_t>{2, 2}));
 }
 
+TEST(Embedding, SpecialTokensAroundTheRowsCanBeExchanged) {
+  const MMEmbedding embedding =
+      MMEmbedding::from_rows(rows(2), {.placeholder_tokens = {5, 9, 9, 6}, .placeholder_id = 9});
+  const MMEmbedding bare = embedding.with_placeholder_tokens({9, 9});
+  EXPECT_EQ(bare.tokens(), embedding.ids());
+  EXPECT_EQ(bare.first_id(), embedding.first_id());
+  EXPECT_EQ(embedding.tokens().size(), 4U);
+  EXPECT_EQ(bare.with_placeholder_tokens({}).tokens(), embedding.ids());
+  expect_error(ErrorCode::invalid_argument, "embedding: expected 2 placeholders of id 9 for its rows, got 1", [&] {
+    (void)embedding.with_placeholder_tokens({5, 9, 6});
+  });
+  const MMEmbedding unavailable = MMEmbedding::from_rows(rows(2), {.tokens_unavailable = "no tokenizer.json"});
+  EXPECT_EQ(unavailable.with_placeholder_tokens({}).tokens(), unavailable.ids());
+}
+
 }  // namespace
 }  // namespace oriel
