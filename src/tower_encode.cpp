@@ -237,7 +237,8 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
                          .preprocessed_size = image.resized,
                          .seconds_per_slot = image.seconds_per_slot,
                          .content_hash = image.content_hash,
-                         .model_fingerprint = fingerprint};
+                         .model_fingerprint = fingerprint,
+                         .model_family = traits().family};
     at::Tensor own = rows[i];
     if (baked && !prompt.unavailable.empty())
       throw_error(ErrorCode::unavailable, "layout exllamav2: {}", prompt.unavailable);

@@ -31,6 +31,7 @@ struct MMEmbeddingInfo {
   double seconds_per_slot = 0;         ///< video: seconds between temporal slots; 0 for pictures
   ContentHash content_hash = {};       ///< of the upright RGB pixels; of a video, of the frames kept
   ContentHash model_fingerprint = {};  ///< of the tower that made the rows
+  std::string model_family = {};       ///< VisionTower::family() of it, for which a text model looks; empty: unknown
 };
 
 /// The rows that a language model reads in place of a picture, with the ids and the alias that stand for them in a
