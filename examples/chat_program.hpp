@@ -122,6 +122,7 @@ class Chat {
     if (arguments_.temperature > 0) options.sampler.repetition_penalty = model_.repetition_penalty();
     options.seed = arguments_.seed;
     options.ignore_stop_ids = arguments_.ignore_eos;
+    options.prompt_logits = !arguments_.dump.empty();
     return options;
   }
 
@@ -234,12 +235,11 @@ inline std::vector<int64_t> with_placeholders(const Prompt& prompt) {
 inline void write_dump(const std::string& path, const oriel::TextModel& model, const Prompt& prompt,
                        const oriel::JobResult& result) {
   const std::vector<int64_t> ids = with_placeholders(prompt);
-  const oriel::ForwardResult forward = model.forward(prompt.ids, prompt.embeddings);
   const auto new_tokens = static_cast<int64_t>(result.ids.size());
   const std::vector<oriel::NamedTensor> tensors{
       {"prompt_ids", oriel::Tensor::copy_of(std::span(ids), {static_cast<int64_t>(ids.size())})},
-      {"position_ids", forward.positions},
-      {"logits", forward.logits},
+      {"position_ids", model.positions(prompt.ids, prompt.embeddings)},
+      {"logits", result.prompt_logits},
       {"new_ids", oriel::Tensor::copy_of(std::span(result.ids), {new_tokens})},
       {"new_logprobs", oriel::Tensor::copy_of(std::span(result.logprobs), {new_tokens})}};
   oriel::save_safetensors(path, tensors);

@@ -13,6 +13,7 @@
 #include <oriel/export.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/sampler_settings.hpp>
+#include <oriel/tensor.hpp>
 #include <oriel/text_model.hpp>
 #include <oriel/tokenizer.hpp>
 
@@ -31,6 +32,7 @@ struct JobOptions {
   std::vector<std::string> stop_strings = {};         ///< not part of the text; whichever is complete first
   bool keep_stop_token = false;                       ///< the stop token is the last of ids
   bool ignore_stop_ids = false;                       ///< go on to max_new_tokens
+  bool prompt_logits = false;                         ///< keep them in the result; the whole prompt is computed then
   DecodeOptions decode = {};
   std::stop_token cancel = {};  ///< looked at before every step
 };
@@ -51,6 +53,7 @@ struct JobResult {
   std::string text = {};             ///< ids decoded, up to the stop string
   std::vector<int64_t> ids = {};     ///< without the stop token, unless it was to be kept; with those of a stop string
   std::vector<float> logprobs = {};  ///< of ids: log-softmax of the raw float32 logits
+  Tensor prompt_logits = {};         ///< if asked for: float32 [prompt_tokens, vocabulary] on the CPU, raw
   StopReason reason = StopReason::stop_token;
   std::optional<ErrorCode> error_code = {};  ///< if it failed
   std::string error = {};                    ///< why
