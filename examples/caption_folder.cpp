@@ -2,9 +2,9 @@
 // ended goes on where it stopped, and tries again what could not be read.
 #include <fstream>
 #include <map>
-#include <set>
 
 #include "chat_program.hpp"
+#include "picture_files.hpp"
 
 namespace {
 
@@ -33,12 +33,6 @@ std::string json_string(std::string_view text) {
 
 /// What the line of a picture begins with.
 std::string line_begin(const fs::path& picture) { return "{\"file\": " + json_string(picture.string()) + ", "; }
-
-bool is_picture(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](char c) { return std::tolower(c); });
-  return std::set<std::string>{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}.contains(extension);
-}
 
 /// Pictures of the folder and of those in it, sorted, by their path in it.
 std::vector<fs::path> find_pictures(const std::string& folder) {

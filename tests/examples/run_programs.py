@@ -234,6 +234,8 @@ class Programs(unittest.TestCase):
     def test_frames_are_a_video(self):
         frames = self.folder / "frames"
         frames.mkdir()
+        for name in ["notes.txt", "Thumbs.db", ".hidden.jpg"]:
+            (frames / name).write_text("no picture")
         for i in range(4):
             shutil.copy(FLOWER, frames / f"{i}.jpg")
         dump = self.folder / "dump.safetensors"
