@@ -1,10 +1,10 @@
 // caption_folder: one caption for every picture of a folder, as JSON lines, several pictures at a time. A run that was
-// ended goes on where it stopped.
+// ended goes on where it stopped, and tries again what could not be read.
 #include <fstream>
 #include <map>
-#include <set>
 
 #include "chat_program.hpp"
+#include "picture_files.hpp"
 
 namespace {
 
@@ -34,12 +34,6 @@ std::string json_string(std::string_view text) {
 /// What the line of a picture begins with.
 std::string line_begin(const fs::path& picture) { return "{\"file\": " + json_string(picture.string()) + ", "; }
 
-bool is_picture(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](char c) { return std::tolower(c); });
-  return std::set<std::string>{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}.contains(extension);
-}
-
 /// Pictures of the folder and of those in it, sorted, by their path in it.
 std::vector<fs::path> find_pictures(const std::string& folder) {
   std::vector<fs::path> pictures;
@@ -49,17 +43,28 @@ std::vector<fs::path> find_pictures(const std::string& folder) {
   return pictures;
 }
 
-/// The lines that an earlier run wrote. One that it did not finish is cut off.
-std::vector<std::string> read_lines(const std::string& out) {
+/// Whether a line tells an error. In the path every quotation mark has a backslash in front of it.
+bool is_error(const std::string& line) { return line.find("\", \"error\": \"") != std::string::npos; }
+
+/// The captions that an earlier run wrote. Errors are taken out of the file, since their pictures are tried again, and
+/// so is a line that it did not finish.
+std::vector<std::string> read_captions(const std::string& out) {
   std::ifstream file(out, std::ios::binary);
   std::vector<std::string> lines;
-  uintmax_t whole = 0;
+  uintmax_t kept = 0;
   for (std::string line; std::getline(file, line) && !file.eof();) {
-    whole += line.size() + 1;
+    if (is_error(line)) continue;
+    kept += line.size() + 1;
     lines.push_back(std::move(line));
   }
   file.close();
-  if (fs::exists(out) && fs::file_size(out) > whole) fs::resize_file(out, whole);
+  if (!fs::exists(out) || fs::file_size(out) == kept) return lines;
+  const std::string shorter = out + ".new";
+  std::ofstream copy(shorter, std::ios::binary);
+  for (const std::string& line : lines) copy << line << '\n';
+  copy.close();
+  if (!copy) throw std::runtime_error("--out: can't write " + shorter);
+  fs::rename(shorter, out);
   return lines;
 }
 
@@ -112,37 +117,42 @@ class Captions {
 void caption(const Arguments& arguments, const std::vector<fs::path>& pictures, Captions& captions) {
   const oriel::VisionTower tower = arguments.chat.compute.load_tower(arguments.chat.model);
   const Chat chat(arguments.chat);
-  oriel::Generator generator = chat.make_generator({}, arguments.jobs);
+  GrowingGenerator generator(chat, arguments.jobs);
   std::map<int64_t, fs::path> running;
-  const auto enqueue = [&](const fs::path& picture) {
-    try {
-      const auto image = oriel::Image::open(fs::path(arguments.folder) / picture);
-      const std::vector embeddings{tower.get_image_embeddings(image)};
-      const Prompt prompt = chat.render(std::vector{Chat::question(embeddings, *arguments.chat.question)});
-      running.emplace(generator.enqueue(prompt.ids, chat.job_options(prompt)), picture);
-    } catch (const oriel::Error& error) {
-      captions.add_error(picture, error.what());
-    }
-  };
   const auto collect = [&](int64_t job) {
-    const oriel::JobResult result = generator.take_result(job);
+    const oriel::JobResult result = generator.get().take_result(job);
     const auto picture = running.extract(job).mapped();
     if (result.reason == oriel::StopReason::failed)
       captions.add_error(picture, result.error);
     else
       captions.add(picture, result.text);
   };
+  const auto step = [&] {
+    for (const oriel::JobEvent& event : generator.get().step())
+      if (event.stage == oriel::JobEvent::Stage::finished) collect(event.job);
+  };
+  const auto enqueue = [&](const fs::path& picture) {
+    try {
+      const auto image = oriel::Image::open(fs::path(arguments.folder) / picture);
+      const std::vector embeddings{tower.get_image_embeddings(image)};
+      const Prompt prompt = chat.render(std::vector{Chat::question(embeddings, *arguments.chat.question)});
+      if (!generator.has_room_for(prompt))
+        while (generator.remaining_jobs() > 0) step();
+      running.emplace(generator.with_room_for(prompt).enqueue(prompt.ids, chat.job_options(prompt)), picture);
+    } catch (const oriel::Error& error) {
+      captions.add_error(picture, error.what());
+    }
+  };
   for (auto next = pictures.begin(); next != pictures.end() || generator.remaining_jobs() > 0;) {
     while (next != pictures.end() && generator.remaining_jobs() < arguments.jobs) enqueue(*next++);
-    for (const oriel::JobEvent& event : generator.step())
-      if (event.stage == oriel::JobEvent::Stage::finished) collect(event.job);
+    if (generator.remaining_jobs() > 0) step();
   }
 }
 
 void run(const Arguments& arguments) {
   arguments.chat.compute.apply();
   const std::vector<fs::path> all = find_pictures(arguments.folder);
-  const std::vector<fs::path> pictures = without_done(all, read_lines(arguments.out));
+  const std::vector<fs::path> pictures = without_done(all, read_captions(arguments.out));
   Captions captions(arguments.out, all.size() - pictures.size(), all.size());
   if (!pictures.empty()) caption(arguments, pictures, captions);
   std::printf("%zu pictures, %zu of them new, %zu without a caption: %s\n", all.size(), pictures.size(),
@@ -152,8 +162,10 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Writes a caption for every picture of a folder. What --out holds already is not done again.",
-               "caption_folder"};
+  CLI::App app{
+      "Writes a caption for every picture of a folder. A caption that --out holds already is not made again; a picture "
+      "with an error there is tried again.",
+      "caption_folder"};
   Arguments arguments;
   arguments.chat.question = "Describe this picture in one sentence.";
   arguments.chat.max_new_tokens = 128;

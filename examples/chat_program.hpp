@@ -6,6 +6,7 @@
 #include <iostream>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -81,24 +82,37 @@ class Chat {
 
   /// A text as for transformers' processor, which adds a bos even where the text has one.
   [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::MMEmbedding> embeddings) const {
-    Prompt prompt = encode(format_.place(text, embeddings));
     const std::optional<int64_t> bos = tokenizer_.bos_id();
-    const bool adds_bos = bos && tokenizer_.encode("") == std::vector{*bos};
-    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or(""))) {
+    const std::vector<int64_t> added = tokenizer_.encode("");
+    const bool adds_bos = bos && std::find(added.begin(), added.end(), *bos) != added.end();
+    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or("")))
       std::fprintf(stderr, "warning: --text starts with %s and the tokenizer adds it: it stands there twice\n",
                    tokenizer_.token(*bos)->c_str());
-      prompt.ids.insert(prompt.ids.begin(), *bos);
-    }
-    return prompt;
+    return encode(format_.place(text, embeddings), {.double_bos = true});
   }
 
-  /// With room for jobs of `tokens` tokens, or of as many as are usual.
-  [[nodiscard]] oriel::Generator make_generator(std::optional<int64_t> tokens = {}, int64_t jobs = 1) const {
-    return {model_,
-            tokenizer_,
-            {.max_jobs = jobs,
-             .max_tokens = std::min(tokens.value_or(0), model_.max_positions()),
-             .prefill_chunk = arguments_.prefill_chunk}};
+  /// Tokens of a prompt and its answer. Throws limit_exceeded, before memory is taken, if the model takes fewer.
+  [[nodiscard]] int64_t tokens_of(const Prompt& prompt) const {
+    const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
+    const int64_t new_tokens = std::max<int64_t>(arguments_.max_new_tokens, 1);
+    const int64_t most = model_.max_positions();
+    if (new_tokens > most - prompt_tokens)
+      throw oriel::Error(oriel::ErrorCode::limit_exceeded,
+                         "the model takes " + std::to_string(most) + " tokens, got " + std::to_string(prompt_tokens) +
+                             " of the prompt and " + std::to_string(new_tokens) + " new ones (--max-new-tokens)");
+    return prompt_tokens + new_tokens;
+  }
+
+  /// With room for jobs of `tokens` tokens.
+  [[nodiscard]] oriel::Generator make_generator(int64_t tokens, int64_t jobs = 1) const {
+    try {
+      return {model_, tokenizer_, {.max_jobs = jobs, .max_tokens = tokens, .prefill_chunk = arguments_.prefill_chunk}};
+    } catch (const oriel::Error& error) {
+      if (error.code() != oriel::ErrorCode::out_of_memory) throw;
+      throw oriel::Error(error.code(),
+                         "a cache of " + std::to_string(jobs) + " x " + std::to_string(tokens) + " tokens takes " +
+                             bytes_to_text(jobs * tokens * model_.cache_bytes_per_token()) + ": " + error.what());
+    }
   }
 
   [[nodiscard]] oriel::JobOptions job_options(const Prompt& prompt) const {
@@ -108,6 +122,7 @@ class Chat {
     if (arguments_.temperature > 0) options.sampler.repetition_penalty = model_.repetition_penalty();
     options.seed = arguments_.seed;
     options.ignore_stop_ids = arguments_.ignore_eos;
+    options.prompt_logits = !arguments_.dump.empty();
     return options;
   }
 
@@ -119,8 +134,9 @@ class Chat {
                                                     .progress = std::ref(progress)});
   }
 
-  [[nodiscard]] Prompt encode(const std::vector<oriel::PromptSegment>& segments) const {
-    Prompt prompt{tokenizer_.encode(segments), {}};
+  [[nodiscard]] Prompt encode(const std::vector<oriel::PromptSegment>& segments,
+                              const oriel::TokenizeOptions& options = {}) const {
+    Prompt prompt{tokenizer_.encode(segments, options), {}};
     for (const oriel::PromptSegment& segment : segments)
       if (const auto* embedding = std::get_if<oriel::MMEmbedding>(&segment)) prompt.embeddings.push_back(*embedding);
     return prompt;
@@ -130,6 +146,36 @@ class Chat {
   oriel::Tokenizer tokenizer_;
   oriel::ChatFormat format_;
   oriel::TextModel model_;
+};
+
+/// A generator for prompts whose length shows only when they come: made anew with more room for one that needs it.
+class GrowingGenerator {
+ public:
+  explicit GrowingGenerator(const Chat& chat, int64_t jobs = 1) : chat_(chat), jobs_(jobs) {}
+
+  [[nodiscard]] bool has_room_for(const Prompt& prompt) const { return chat_.tokens_of(prompt) <= tokens_; }
+  /// Where the room must grow no job may be left, and what the cache holds is forgotten.
+  [[nodiscard]] oriel::Generator& with_room_for(const Prompt& prompt) {
+    if (!has_room_for(prompt)) {
+      // Not both at once in memory.
+      generator_.reset();
+      tokens_ = 0;
+      const int64_t needed = chat_.tokens_of(prompt);
+      const int64_t roomy = std::min(std::max(usual_tokens, needed + needed / 2), chat_.model().max_positions());
+      generator_.emplace(chat_.make_generator(roomy, jobs_));
+      tokens_ = roomy;
+    }
+    return *generator_;
+  }
+  [[nodiscard]] int64_t remaining_jobs() const { return generator_ ? generator_->remaining_jobs() : 0; }
+  [[nodiscard]] oriel::Generator& get() { return generator_.value(); }
+
+ private:
+  static constexpr int64_t usual_tokens = 8192;
+  const Chat& chat_;
+  int64_t jobs_;
+  int64_t tokens_ = 0;  // of a job
+  std::optional<oriel::Generator> generator_;
 };
 
 /// Runs one job and hands its text over as it comes. Throws what made it fail.
@@ -189,12 +235,11 @@ inline std::vector<int64_t> with_placeholders(const Prompt& prompt) {
 inline void write_dump(const std::string& path, const oriel::TextModel& model, const Prompt& prompt,
                        const oriel::JobResult& result) {
   const std::vector<int64_t> ids = with_placeholders(prompt);
-  const oriel::ForwardResult forward = model.forward(prompt.ids, prompt.embeddings);
   const auto new_tokens = static_cast<int64_t>(result.ids.size());
   const std::vector<oriel::NamedTensor> tensors{
       {"prompt_ids", oriel::Tensor::copy_of(std::span(ids), {static_cast<int64_t>(ids.size())})},
-      {"position_ids", forward.positions},
-      {"logits", forward.logits},
+      {"position_ids", model.positions(prompt.ids, prompt.embeddings)},
+      {"logits", result.prompt_logits},
       {"new_ids", oriel::Tensor::copy_of(std::span(result.ids), {new_tokens})},
       {"new_logprobs", oriel::Tensor::copy_of(std::span(result.logprobs), {new_tokens})}};
   oriel::save_safetensors(path, tensors);
@@ -202,8 +247,7 @@ inline void write_dump(const std::string& path, const oriel::TextModel& model, c
 
 /// One answer to stdout, and the dump.
 inline void answer_once(const ChatArguments& arguments, const Chat& chat, const Prompt& prompt) {
-  const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
-  oriel::Generator generator = chat.make_generator(prompt_tokens + std::max<int64_t>(arguments.max_new_tokens, 1));
+  oriel::Generator generator = chat.make_generator(chat.tokens_of(prompt));
   const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
   end_answer();
   if (isatty(STDERR_FILENO) == 1) print_statistics(result);
@@ -211,10 +255,11 @@ inline void answer_once(const ChatArguments& arguments, const Chat& chat, const 
 }
 
 /// Questions from stdin, a line each, until it ends. The pictures belong to the first one; what the cache holds of the
-/// conversation is not computed again.
+/// conversation is not computed again. A question that can't be answered is forgotten.
 inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embeddings) {
-  oriel::Generator generator = chat.make_generator();
+  GrowingGenerator generator(chat);
   std::vector<oriel::ChatMessage> messages;
+  int64_t questions = 0, unanswered = 0;
   const bool is_watched = isatty(STDIN_FILENO) == 1;
   if (is_watched) std::fprintf(stderr, "Ask something, a line each; end with Ctrl-D.\n");
   std::string line;
@@ -222,13 +267,25 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
     if (is_watched) std::fprintf(stderr, "> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
+    ++questions;
     messages.push_back(Chat::question(messages.empty() ? embeddings : std::span<const oriel::MMEmbedding>(), line));
-    const Prompt prompt = chat.render(messages);
-    const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
-    print_text("\n");
-    print_statistics(result);
-    messages.push_back({.role = "assistant", .content = {result.text}});
+    try {
+      const Prompt prompt = chat.render(messages);
+      const oriel::JobResult result =
+          stream_answer(generator.with_room_for(prompt), prompt, chat.job_options(prompt), print_text);
+      print_text("\n");
+      print_statistics(result);
+      messages.push_back({.role = "assistant", .content = {result.text}});
+    } catch (const oriel::Error& error) {
+      print_text("\n");  // so that answers stay one a question
+      std::fprintf(stderr, "no answer, and the question is forgotten: %s\n", error.what());
+      messages.pop_back();
+      ++unanswered;
+    }
   }
+  if (unanswered > 0)
+    throw std::runtime_error(std::to_string(unanswered) + " of " + std::to_string(questions) +
+                             " questions have no answer");
 }
 
 /// What the arguments ask about the pictures.

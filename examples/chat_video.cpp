@@ -1,5 +1,6 @@
 // chat_video: asks a vision-language model about a video, given as a folder of frames.
 #include "chat_program.hpp"
+#include "picture_files.hpp"
 
 namespace {
 
@@ -7,7 +8,7 @@ namespace {
 std::vector<oriel::Image> open_frames(const std::string& folder) {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.is_regular_file() && !entry.path().filename().string().starts_with(".")) files.push_back(entry.path());
+    if (entry.is_regular_file() && is_picture(entry.path())) files.push_back(entry.path());
   if (files.empty()) throw std::invalid_argument("--frames: expected a folder with pictures, found none in " + folder);
   std::sort(files.begin(), files.end());
   std::vector<oriel::Image> frames;
@@ -20,14 +21,13 @@ std::vector<oriel::Image> open_frames(const std::string& folder) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Asks a vision-language model about a video. Without --question and --text it answers questions from stdin, a "
-      "line "
-      "each.",
+      "line each.",
       "chat_video"};
   ChatArguments arguments;
   std::string folder;
   double fps = oriel::VideoOptions().fps;
   arguments.add_to(app);
-  app.add_option("--frames", folder, "folder whose pictures, sorted by name, are the frames")
+  app.add_option("--frames", folder, "folder whose JPEG, PNG, WebP, BMP and GIF files, sorted by name, are the frames")
       ->required()
       ->type_name("DIR");
   app.add_option("--fps", fps, "how many of the frames were a second (default: 24)")->type_name("F");

@@ -60,8 +60,7 @@ std::string ask(const Arguments& arguments, const oriel::MMEmbedding& embedding)
   const Prompt prompt = chat.render(std::vector{Chat::question(embeddings, *arguments.chat.question)});
   oriel::JobOptions options = chat.job_options(prompt);
   options.decode.skip_special_tokens = false;
-  oriel::Generator generator =
-      chat.make_generator(static_cast<int64_t>(prompt.ids.size()) + arguments.chat.max_new_tokens);
+  oriel::Generator generator = chat.make_generator(chat.tokens_of(prompt));
   const std::string answer = stream_answer(generator, prompt, options, [](const std::string& text) {
                                std::fwrite(text.data(), 1, text.size(), stderr);
                              }).text;

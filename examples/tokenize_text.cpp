@@ -11,6 +11,7 @@ namespace {
 
 struct Arguments {
   std::string model;
+  ComputeArguments compute;
   bool no_special_tokens = false;
   bool plain = false;
   bool decode = false;
@@ -163,16 +164,10 @@ std::string to_json(const std::string& text) {
   return quoted + '"';
 }
 
-/// transformers' input_ids: it puts a bos in front also of text that begins with one, which encode does not.
+/// transformers' input_ids, with a bos in front also of a text that begins with one.
 std::vector<int64_t> input_ids(const oriel::Tokenizer& tokenizer, const std::string& text, const Arguments& arguments) {
-  const bool special_tokens = !arguments.plain;
-  const bool add_bos = !arguments.no_special_tokens;
-  std::vector<int64_t> ids = tokenizer.encode(text, {.add_bos = add_bos, .special_tokens = special_tokens});
-  if (!add_bos || !tokenizer.bos_id()) return ids;
-  const std::vector<int64_t> around_nothing = tokenizer.encode("", {});
-  const std::vector<int64_t> inside = tokenizer.encode(text, {.add_bos = false, .special_tokens = special_tokens});
-  if (ids.size() < inside.size() + around_nothing.size()) ids.insert(ids.begin(), *tokenizer.bos_id());
-  return ids;
+  return tokenizer.encode(
+      text, {.add_bos = !arguments.no_special_tokens, .special_tokens = !arguments.plain, .double_bos = true});
 }
 
 void tokenize(const Arguments& arguments) {
@@ -201,9 +196,19 @@ int main(int argc, char** argv) {
       "tokenize_text"};
   Arguments arguments;
   app.add_option("--model", arguments.model, "directory with a tokenizer.json")->required()->type_name("DIR");
+  // Scripts may give all programs the same options.
+  arguments.compute.add_to(app);
+  for (const char* name : {"--device", "--dtype", "--threads"}) {
+    CLI::Option* option = app.get_option(name);
+    option->description(option->get_description() + "; no model runs here, so it changes nothing");
+  }
   app.add_flag("--no-special-tokens", arguments.no_special_tokens,
                "add no tokens around the text; with --decode, leave special tokens out");
   app.add_flag("--plain", arguments.plain, "recognise no special tokens in the text: it is data");
   app.add_flag("--decode", arguments.decode, "read arrays of ids and print JSON strings");
-  return run_program(app, argc, argv, [&] { tokenize(arguments); });
+  return run_program(app, argc, argv, [&] {
+    (void)oriel::Device::parse(arguments.compute.device);
+    arguments.compute.apply();
+    tokenize(arguments);
+  });
 }

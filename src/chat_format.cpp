@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <oriel/chat.hpp>
 #include <utility>
 
@@ -21,12 +22,21 @@ arch::Modality modality_of(const MMEmbedding& embedding) {
   return embedding.info().seconds_per_slot > 0 ? arch::Modality::video : arch::Modality::image;
 }
 
+/// An embedding without the special tokens in front of its first row and behind its last one.
+MMEmbedding rows_alone(const MMEmbedding& embedding) {
+  std::vector<int64_t> tokens = embedding.info().placeholder_tokens;
+  const auto is_row = [&](int64_t token) { return token == embedding.info().placeholder_id; };
+  tokens.erase(std::find_if(tokens.rbegin(), tokens.rend(), is_row).base(), tokens.end());
+  tokens.erase(tokens.begin(), std::find_if(tokens.begin(), tokens.end(), is_row));
+  return embedding.with_placeholder_tokens(std::move(tokens));
+}
+
 std::vector<PromptSegment> to_segments(const std::vector<text::Piece>& pieces,
                                        std::span<const MMEmbedding> embeddings) {
   std::vector<PromptSegment> segments;
   for (const text::Piece& piece : pieces) {
     if (const auto* placed = std::get_if<text::PlacedPicture>(&piece))
-      segments.emplace_back(embeddings[placed->picture]);
+      segments.emplace_back(placed->bare ? rows_alone(embeddings[placed->picture]) : embeddings[placed->picture]);
     else
       segments.emplace_back(TextSegment{.text = std::get<text::PlacedText>(piece).text,
                                         .special_tokens = !std::get<text::PlacedText>(piece).foreign});

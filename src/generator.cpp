@@ -134,6 +134,21 @@ std::vector<JobEvent> Generator::step() {
   return events;
 }
 
+JobEvents::Iterator JobEvents::begin() {
+  if (next_ == events_.size()) refill();
+  return Iterator(this);
+}
+
+void JobEvents::advance() {
+  if (++next_ == events_.size()) refill();
+}
+
+void JobEvents::refill() {
+  events_.clear();
+  next_ = 0;
+  while (events_.empty() && generator_->remaining_jobs() > 0) events_ = generator_->step();
+}
+
 void Generator::cancel(int64_t job) {
   if (job < 0 || job >= impl_->next_number)
     throw_error(ErrorCode::invalid_argument, "job {}: expected one that was queued, got one that never was", job);

@@ -41,6 +41,8 @@ struct Generator::Impl {
     [[nodiscard]] std::span<const int64_t> forbidden() const;
     /// Takes the next id. Returns why the job ends with it, if it does.
     [[nodiscard]] std::optional<StopReason> accept(text::Choice choice);
+    /// Keeps logits of the next tokens of the prompt, [tokens, vocabulary].
+    void keep(const at::Tensor& logits);
     /// Sets how the job ended, and passes on what was held back.
     void end(StopReason reason);
     /// What is new since the last event.
@@ -59,6 +61,7 @@ struct Generator::Impl {
     int64_t slot = -1;      // -1: waits
     int64_t prefilled = 0;  // tokens of the prompt
     JobResult result;
+    at::Tensor prompt_logits;  // float32 [prompt, vocabulary] on the CPU; undefined: not asked for, or none so far
     std::map<int64_t, JobResult>::node_type place;  // where the result goes: made when there is memory
     size_t reported_text = 0;                       // bytes of result.text in events
     size_t reported_ids = 0;
@@ -75,10 +78,12 @@ struct Generator::Impl {
     Job* job;
     std::vector<int64_t> ids;
     Model::Run run;
-    /// Whether the argmax of the raw logits is the next id.
-    [[nodiscard]] bool wants_argmax() const {
-      return run.logits != Model::Logits::none && job->is_plain_greedy && job->forbidden().empty();
+    bool chooses;  // the next id, from the logits of the run's last token
+    [[nodiscard]] int64_t logit_rows() const {
+      return run.logits == Model::Logits::none ? 0 : run.logits == Model::Logits::last ? 1 : run.tokens();
     }
+    /// Whether the argmax of the raw logits is the next id.
+    [[nodiscard]] bool wants_argmax() const { return chooses && job->is_plain_greedy && job->forbidden().empty(); }
   };
 
   Impl(std::shared_ptr<const Model> model, Tokenizer tokenizer, const GeneratorOptions& options);

@@ -1,6 +1,9 @@
 // One job: from ids to text, and to its end.
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cmath>
+#include <oriel/torch.hpp>
 #include <utility>
 
 #include "core/error.hpp"
@@ -58,6 +61,11 @@ void Generator::Impl::Job::add(text::Choice choice) {
   if (!stops.found()) result.text += stops.push(stream.push(choice.id));
 }
 
+void Generator::Impl::Job::keep(const at::Tensor& logits) {
+  if (!prompt_logits.defined()) prompt_logits = at::empty({prompt.size(), logits.size(1)}, at::kFloat);
+  prompt_logits.narrow(0, prefilled, logits.size(0)).copy_(logits);
+}
+
 void Generator::Impl::Job::end(StopReason reason) {
   if (!stops.found()) {
     result.text += stops.push(stream.finish());
@@ -66,6 +74,7 @@ void Generator::Impl::Job::end(StopReason reason) {
   // What was held back may have completed a stop string.
   if (stops.found()) result.stop_string = *stops.found();
   result.reason = stops.found() && reason == StopReason::max_new_tokens ? StopReason::stop_string : reason;
+  if (prompt_logits.defined() && is_prefilled()) result.prompt_logits = from_torch(std::move(prompt_logits));
   const Clock::time_point now = Clock::now();
   if (slot < 0) started = now;
   if (!has_answered()) answered = now;

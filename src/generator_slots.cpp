@@ -16,6 +16,7 @@ std::vector<int64_t> by_token(const at::Tensor& positions) {
 
 Generator::Impl::Prefix Generator::Impl::longest_prefix(const Job& job) const {
   Prefix best;
+  if (job.options.prompt_logits) return best;  // there are none of what is not computed
   for (size_t i = 0; i < slots.size(); ++i) {
     const int64_t tokens = text::reusable_prefix({slots[i].ids, slots[i].positions, slots[i].blocks}, job.sequence());
     if (tokens > best.tokens || (tokens == best.tokens && !slots[best.slot].is_free)) best = {i, tokens};
@@ -24,6 +25,7 @@ Generator::Impl::Prefix Generator::Impl::longest_prefix(const Job& job) const {
 }
 
 bool Generator::Impl::is_being_computed(const Job& job) const {
+  if (job.options.prompt_logits) return false;
   const int64_t there = longest_prefix(job).tokens;
   return std::ranges::any_of(jobs, [&](const auto& entry) {
     const Job& other = entry.second;

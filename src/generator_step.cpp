@@ -73,17 +73,20 @@ std::vector<Generator::Impl::Task> Generator::Impl::plan(std::vector<JobEvent>& 
 std::optional<Generator::Impl::Task> Generator::Impl::next_task(Job& job, ChunkBudget& budget) const {
   if (job.is_prefilled()) {
     const int64_t id = job.result.ids.back();
-    return Task{&job, {id}, Model::next(job.prompt, job.slot, job.answer_length() - 1, id)};
+    return Task{&job, {id}, Model::next(job.prompt, job.slot, job.answer_length() - 1, id), /*chooses=*/true};
   }
   if (budget.tokens <= 0) return std::nullopt;
   const int64_t begin = job.prefilled;
   const int64_t end = Model::cut_before(job.prompt, begin, begin + std::min(budget.tokens, job.prompt.size() - begin));
   // A block that is longer than a chunk is computed whole, but not beside another's chunk.
   if (budget.is_touched && end - begin > budget.tokens) return std::nullopt;
-  const auto logits = end == job.prompt.size() ? Model::Logits::last : Model::Logits::none;
+  const bool is_last = end == job.prompt.size();
+  const auto logits = job.options.prompt_logits ? Model::Logits::all
+                      : is_last                 ? Model::Logits::last
+                                                : Model::Logits::none;
   const std::span<const int64_t> ids = job.prompt.ids;
   const auto chunk = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-  Task task{&job, {chunk.begin(), chunk.end()}, model->prefill(job.prompt, job.slot, begin, end, logits)};
+  Task task{&job, {chunk.begin(), chunk.end()}, model->prefill(job.prompt, job.slot, begin, end, logits), is_last};
   budget.tokens -= end - begin;
   budget.is_touched = true;
   return task;
@@ -115,12 +118,14 @@ void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& even
   int64_t row = 0;
   for (Task& task : tasks) {
     Job& job = *task.job;
-    const int64_t own_row = task.run.logits == Model::Logits::none ? -1 : row++;
+    const int64_t first_row = row;
+    row += task.logit_rows();
     run_for(job, events, [&] {
+      if (task.run.logits == Model::Logits::all) job.keep(logits.narrow(0, first_row, row - first_row));
       remember(task);
-      if (own_row < 0) return events.push_back(job.take_event(JobEvent::Stage::prefill));
+      if (!task.chooses) return events.push_back(job.take_event(JobEvent::Stage::prefill));
       const text::Choice choice =
-          task.wants_argmax() ? greedy[static_cast<size_t>(own_row)] : choose(job, logits.select(0, own_row));
+          task.wants_argmax() ? greedy[static_cast<size_t>(row - 1)] : choose(job, logits.select(0, row - 1));
       if (const auto reason = job.accept(choice))
         finish(job, *reason, events);
       else

@@ -7,6 +7,7 @@
 #include <oriel/mm_embedding.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 
 namespace oriel {
 namespace {
@@ -19,6 +20,11 @@ int64_t take_ids(int64_t count) {
 }
 
 std::string automatic_alias(int64_t first_id) { return fmt::format("<$EMB_{}$>", first_id); }
+
+/// Aliases are looked for in UTF-8: one that ends inside a character would cut a text there.
+void check_alias(const std::string& text_alias) {
+  if (!is_utf8(text_alias)) throw_error(ErrorCode::invalid_argument, "text_alias: expected UTF-8, got other bytes");
+}
 
 void check_rows(const Tensor& rows) {
   if (!rows.defined() || rows.shape().size() != 2 || rows.size(0) < 1 || rows.size(1) < 1)
@@ -58,6 +64,7 @@ MMEmbedding::MMEmbedding(std::shared_ptr<const State> state) : state_(std::move(
 
 MMEmbedding MMEmbedding::from_rows(Tensor rows, MMEmbeddingInfo info) {
   check_rows(rows);
+  check_alias(info.text_alias);
   check_info(info, rows.size(0));
   const int64_t first_id = take_ids(rows.size(0));
   if (info.text_alias.empty()) info.text_alias = automatic_alias(first_id);
@@ -98,8 +105,17 @@ std::vector<int64_t> MMEmbedding::tokens() const {
 }
 
 MMEmbedding MMEmbedding::with_alias(std::string text_alias) const {
+  check_alias(text_alias);
   State copy = *state_;
   copy.info.text_alias = text_alias.empty() ? automatic_alias(copy.first_id) : std::move(text_alias);
+  return MMEmbedding(std::make_shared<const State>(std::move(copy)));
+}
+
+MMEmbedding MMEmbedding::with_placeholder_tokens(std::vector<int64_t> placeholder_tokens) const {
+  State copy = *state_;
+  copy.info.placeholder_tokens = std::move(placeholder_tokens);
+  copy.info.tokens_unavailable.clear();
+  check_info(copy.info, copy.rows.size(0));
   return MMEmbedding(std::make_shared<const State>(std::move(copy)));
 }
 

@@ -60,6 +60,7 @@ MMEmbeddingInfo parse_info(const Json& json) {
   info.seconds_per_slot = json["seconds_per_slot"].number();
   info.content_hash = parse_hash(json["content_hash"]);
   info.model_fingerprint = parse_hash(json["model_fingerprint"]);
+  info.model_family = json["model_family"].string_or("");  // files of earlier versions have none
   return info;
 }
 
@@ -109,6 +110,7 @@ void MMEmbedding::save(const std::filesystem::path& path) const {
       {"seconds_per_slot", info.seconds_per_slot},
       {"content_hash", info.content_hash.to_string()},
       {"model_fingerprint", info.model_fingerprint.to_string()},
+      {"model_family", info.model_family},
   };
   const Tensor host = embeddings().to(Device::cpu());
   std::vector<TensorToWrite> tensors{{"embeddings", file_dtype(host.dtype()), host.shape(), host_bytes(host)}};
@@ -117,7 +119,7 @@ void MMEmbedding::save(const std::filesystem::path& path) const {
                        "I64",
                        {static_cast<int64_t>(info.placeholder_tokens.size())},
                        std::as_bytes(std::span(info.placeholder_tokens))});
-  // Aliases are the caller's text; bytes that are not UTF-8 are replaced rather than refused.
+  // tokens_unavailable may name a path; bytes that are not UTF-8 are replaced rather than refused.
   write_safetensors(path, tensors,
                     {{metadata_key, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)}});
 }

@@ -1,8 +1,11 @@
 // The public face: every method says what it does in terms of Impl.
+#include <fmt/format.h>
+
 #include <oriel/text_model.hpp>
 #include <oriel/torch.hpp>
 #include <utility>
 
+#include "core/error.hpp"
 #include "tensor_types.hpp"
 #include "text_model_impl.hpp"
 
@@ -15,6 +18,17 @@ TextModel::~TextModel() = default;
 
 Tensor TextModel::embed(std::span<const int64_t> ids, std::span<const MMEmbedding> embeddings) const {
   return from_torch(impl_->rows(ids, embeddings));
+}
+
+Tensor TextModel::embed_batch(const Tensor& ids, std::span<const MMEmbedding> embeddings) const {
+  if (!ids.defined() || ids.dtype() != DType::int64 || ids.shape().size() != 2 || ids.device() != Device::cpu())
+    throw_error(ErrorCode::invalid_argument, "ids: expected an int64 tensor [batch, n] on the CPU, got {}",
+                ids.defined() ? fmt::format("{} of {} dimensions on {}", to_string(ids.dtype()), ids.shape().size(),
+                                            to_string(ids.device()))
+                              : "an empty one");
+  const std::span values(static_cast<const int64_t*>(ids.data()), static_cast<size_t>(ids.element_count()));
+  const at::Tensor rows = impl_->rows(values, embeddings);
+  return from_torch(rows.view({ids.size(0), ids.size(1), rows.size(1)}));
 }
 
 Tensor TextModel::positions(std::span<const int64_t> ids, std::span<const MMEmbedding> embeddings) const {

@@ -24,6 +24,11 @@ void check_embedding(const MMEmbedding& embedding, const arch::TextTraits& trait
   if (embedding.hidden_size() != traits.decoder.width)
     throw_error(ErrorCode::invalid_argument, "embedding {}: expected rows of {} columns, got {}", quoted(embedding),
                 traits.decoder.width, embedding.hidden_size());
+  // Models of two families may agree in width and placeholder.
+  const std::string& family = embedding.info().model_family;
+  if (!family.empty() && family != traits.family)
+    throw_error(ErrorCode::invalid_argument, "embedding {}: expected rows made for this {} model, got {}'s",
+                quoted(embedding), traits.family, family);
   const int64_t placeholder = embedding.info().placeholder_id;
   const auto& known = traits.placeholder_tokens;
   if (placeholder >= 0 && std::find(known.begin(), known.end(), placeholder) == known.end())

@@ -108,7 +108,8 @@ void encode_text(const TokenizerFiles& files, const Prompt& prompt, size_t begin
     result.offsets.emplace_back(static_cast<int64_t>(begin + span.begin), static_cast<int64_t>(begin + span.end));
 }
 
-Encoding encode_prompt(const TokenizerFiles& files, const Prompt& prompt, bool add_bos, bool with_offsets) {
+Encoding encode_prompt(const TokenizerFiles& files, const Prompt& prompt, const TokenizeOptions& options,
+                       bool with_offsets) {
   Encoding result;
   size_t done = 0;
   for (const Prompt::Placed& placed : prompt.embeddings) {
@@ -121,12 +122,13 @@ Encoding encode_prompt(const TokenizerFiles& files, const Prompt& prompt, bool a
     done = placed.end;
   }
   encode_text(files, prompt, done, prompt.text.size(), result, with_offsets);
-  if (!add_bos) return result;
+  if (!options.add_bos) return result;
+  // As apply_chat_template has it: such a prompt is whole, and nothing goes behind it either.
+  const bool is_whole = files.bos && !result.ids.empty() && result.ids.front() == *files.bos;
+  if (is_whole && !options.double_bos) return result;
 
-  std::vector<int64_t> before = files.pipeline.post_processor().prefix();
+  const std::vector<int64_t>& before = files.pipeline.post_processor().prefix();
   const std::vector<int64_t>& after = files.pipeline.post_processor().suffix();
-  if (!before.empty() && files.bos == before.back() && !result.ids.empty() && result.ids.front() == *files.bos)
-    before.pop_back();
   result.ids.insert(result.ids.begin(), before.begin(), before.end());
   result.ids.insert(result.ids.end(), after.begin(), after.end());
   if (!with_offsets) return result;
@@ -153,7 +155,7 @@ std::vector<int64_t> Tokenizer::encode(std::string_view text, const TokenizeOpti
     std::set<const MMEmbedding*> used;
     const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
     check_all_used(embeddings, used, "text");
-    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+    return encode_prompt(impl_->files, prompt, options, /*with_offsets=*/false).ids;
   });
 }
 
@@ -164,7 +166,7 @@ Encoding Tokenizer::encode_with_offsets(std::string_view text, const TokenizeOpt
     std::set<const MMEmbedding*> used;
     const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
     check_all_used(embeddings, used, "text");
-    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true);
+    return encode_prompt(impl_->files, prompt, options, /*with_offsets=*/true);
   });
 }
 
@@ -198,7 +200,7 @@ std::vector<int64_t> Tokenizer::encode(std::span<const PromptSegment> segments, 
     }
     check_text(text, "segments");
     prompt.text = text;
-    return encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/false).ids;
+    return encode_prompt(impl_->files, prompt, options, /*with_offsets=*/false).ids;
   });
 }
 
@@ -211,7 +213,7 @@ BatchEncoding Tokenizer::encode_batch(std::span<const std::string> texts, const 
     for (const std::string& text : texts) {
       check_text(text, "texts");
       const Prompt prompt = place_aliases(text, embeddings, options.special_tokens, used);
-      rows.push_back(encode_prompt(impl_->files, prompt, options.add_bos, /*with_offsets=*/true));
+      rows.push_back(encode_prompt(impl_->files, prompt, options, /*with_offsets=*/true));
       longest = std::max(longest, rows.back().ids.size());
     }
     check_all_used(embeddings, used, "texts");

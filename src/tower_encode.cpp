@@ -9,6 +9,7 @@
 #include <oriel/torch.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "ops/device.hpp"
 #include "ops/rows.hpp"
 #include "tensor_types.hpp"
@@ -196,6 +197,8 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
   if (!options.text_alias.empty() && patches.images.size() != 1)
     throw_error(ErrorCode::invalid_argument, "text_alias: expected none for {} pictures at once, got \"{}\"",
                 patches.images.size(), options.text_alias);
+  if (!is_utf8(options.text_alias))
+    throw_error(ErrorCode::invalid_argument, "text_alias: expected UTF-8, got other bytes");
   check_stream(options.stream);
   if (patches.images.empty()) return {};
   const std::vector<Grid> grids = checked_grids(patches, traits().vit.patch_values, device, dtype);
@@ -220,7 +223,8 @@ std::vector<MMEmbedding> VisionTower::Impl::embed(const Patches& patches, const 
                          .preprocessed_size = image.resized,
                          .seconds_per_slot = image.seconds_per_slot,
                          .content_hash = image.content_hash,
-                         .model_fingerprint = fingerprint};
+                         .model_fingerprint = fingerprint,
+                         .model_family = traits().family};
     at::Tensor own = rows[i];
     if (baked && !prompt.unavailable.empty())
       throw_error(ErrorCode::unavailable, "layout exllamav2: {}", prompt.unavailable);

@@ -1,6 +1,8 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,6 +15,7 @@
 #include <oriel/export.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/sampler_settings.hpp>
+#include <oriel/tensor.hpp>
 #include <oriel/text_model.hpp>
 #include <oriel/tokenizer.hpp>
 
@@ -31,6 +34,7 @@ struct JobOptions {
   std::vector<std::string> stop_strings = {};         ///< not part of the text; whichever is complete first
   bool keep_stop_token = false;                       ///< the stop token is the last of ids
   bool ignore_stop_ids = false;                       ///< go on to max_new_tokens
+  bool prompt_logits = false;                         ///< keep them in the result; the whole prompt is computed then
   DecodeOptions decode = {};
   std::stop_token cancel = {};  ///< looked at before every step
 };
@@ -51,6 +55,7 @@ struct JobResult {
   std::string text = {};             ///< ids decoded, up to the stop string
   std::vector<int64_t> ids = {};     ///< without the stop token, unless it was to be kept; with those of a stop string
   std::vector<float> logprobs = {};  ///< of ids: log-softmax of the raw float32 logits
+  Tensor prompt_logits = {};         ///< if asked for: float32 [prompt_tokens, vocabulary] on the CPU, raw
   StopReason reason = StopReason::stop_token;
   std::optional<ErrorCode> error_code = {};  ///< if it failed
   std::string error = {};                    ///< why
@@ -67,6 +72,46 @@ struct GeneratorOptions {
   int64_t max_jobs = 8;          ///< running at once; more wait
   int64_t max_tokens = 0;        ///< of one job, prompt and answer; 0: the model's max_positions, at most 8192
   int64_t prefill_chunk = 2048;  ///< prompt tokens computed in one step; a block seen in both directions is never cut
+};
+
+class Generator;
+
+/// The events of a generator as a range, for one pass: each is what the next step() has to say. See Generator::events.
+class ORIEL_API JobEvents {
+ public:
+  class ORIEL_API Iterator {
+   public:
+    using iterator_concept = std::input_iterator_tag;
+    using value_type = JobEvent;
+    using difference_type = std::ptrdiff_t;
+    [[nodiscard]] const JobEvent& operator*() const { return range_->events_[range_->next_]; }
+    [[nodiscard]] const JobEvent* operator->() const { return &**this; }
+    Iterator& operator++() {
+      range_->advance();
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const Iterator& at, std::default_sentinel_t) { return at.is_at_end(); }
+
+   private:
+    friend class JobEvents;
+    explicit Iterator(JobEvents* range) : range_(range) {}
+    [[nodiscard]] bool is_at_end() const { return range_->next_ == range_->events_.size(); }
+    JobEvents* range_;
+  };
+
+  /// Makes the first step, unless a pass has begun: then it goes on behind what was left.
+  [[nodiscard]] Iterator begin();
+  [[nodiscard]] static std::default_sentinel_t end() { return {}; }
+
+ private:
+  friend class Generator;
+  explicit JobEvents(Generator& generator) : generator_(&generator) {}
+  void advance();
+  void refill();
+  Generator* generator_;
+  std::vector<JobEvent> events_;  // of the last step
+  size_t next_ = 0;
 };
 
 /// Answers prompts: continuous batching over a KV cache that is allocated once.
@@ -99,6 +144,11 @@ class ORIEL_API Generator {
   /// One step: a token for each job that has its prompt behind it, and up to prefill_chunk tokens of the prompts of
   /// others. An event for each of these jobs; none when no job is left. A job that fails fails alone, and finishes.
   [[nodiscard]] std::vector<JobEvent> step();
+  /// The same as a range, until no job is left: for (const JobEvent& event : generator.events()). Jobs may be queued,
+  /// cancelled and taken meanwhile. What step() throws comes out of the loop. What a step has told of other jobs is
+  /// lost where a loop is left before the end, but their results are not. The range refers to this generator, which may
+  /// not be moved meanwhile.
+  [[nodiscard]] JobEvents events() { return JobEvents(*this); }
   /// Ends a job: its result can be taken, and the next step() has its last event. One that has ended is left alone.
   /// Throws invalid_argument for a number that was never given.
   void cancel(int64_t job);

@@ -14,7 +14,7 @@ namespace oriel {
 
 /// What an MMEmbedding knows beside its rows. VisionTower fills it in; fill it in yourself to wrap rows of your own.
 struct MMEmbeddingInfo {
-  std::string text_alias = {};  ///< empty: "<$EMB_{first_id}$>"
+  std::string text_alias = {};  ///< UTF-8; empty: "<$EMB_{first_id}$>"
   Grid grid = {};               ///< patches before merging; {1, 0, 0} if there is no grid
   int64_t merge_size = 1;       ///< patches along each side of one row's area
   Size original_size = {};      ///< of the upright picture, pixels
@@ -31,6 +31,7 @@ struct MMEmbeddingInfo {
   double seconds_per_slot = 0;         ///< video: seconds between temporal slots; 0 for pictures
   ContentHash content_hash = {};       ///< of the upright RGB pixels; of a video, of the frames kept
   ContentHash model_fingerprint = {};  ///< of the tower that made the rows
+  std::string model_family = {};       ///< VisionTower::family() of it, for which a text model looks; empty: unknown
 };
 
 /// The rows that a language model reads in place of a picture, with the ids and the alias that stand for them in a
@@ -43,7 +44,8 @@ struct MMEmbeddingInfo {
 class ORIEL_API MMEmbedding {
  public:
   /// Wraps rows [length, hidden] (float32, bfloat16 or float16), handing out new ids. Throws invalid_argument if the
-  /// shape or dtype is wrong, there are no rows, or the placeholders do not match the number of rows.
+  /// shape or dtype is wrong, there are no rows, the alias is not UTF-8, or the placeholders do not match the number of
+  /// rows.
   [[nodiscard]] static MMEmbedding from_rows(Tensor rows, MMEmbeddingInfo info = {});
 
   [[nodiscard]] const Tensor& embeddings() const noexcept;  ///< [length, hidden]
@@ -61,8 +63,12 @@ class ORIEL_API MMEmbedding {
   [[nodiscard]] const std::vector<int64_t>& placeholder_tokens() const;
 
   [[nodiscard]] const std::string& text_alias() const noexcept;
-  /// The same rows and ids under another alias; empty means the automatic one.
+  /// The same rows and ids under another alias; empty means the automatic one. Throws invalid_argument for bytes that
+  /// are not UTF-8.
   [[nodiscard]] MMEmbedding with_alias(std::string text_alias) const;
+  /// The same rows and ids with other special tokens around them: placeholder_id once for every row, or nothing for
+  /// rows alone. Throws invalid_argument for another number of placeholders.
+  [[nodiscard]] MMEmbedding with_placeholder_tokens(std::vector<int64_t> placeholder_tokens) const;
 
   [[nodiscard]] const MMEmbeddingInfo& info() const noexcept;
   [[nodiscard]] Grid grid() const noexcept { return info().grid; }

@@ -45,10 +45,12 @@ class ORIEL_API TextModel {
   ~TextModel();
 
   /// Ids to the rows that the first layer reads: [n, hidden] in the model's dtype on its device. Ids of the vocabulary
-  /// are looked up (and scaled where the model scales); ids of `embeddings` become their rows, as they are. An id that
-  /// neither has, rows of another width and rows made for another model's text side are an invalid_argument that names
-  /// the id or the alias.
+  /// are looked up (and scaled where the model scales); ids of `embeddings` become their rows, unscaled, and rounded if
+  /// they are of another dtype, as transformers rounds them. An id that neither has, rows of another width and rows
+  /// made for another family are an invalid_argument that names the id or the alias.
   [[nodiscard]] Tensor embed(std::span<const int64_t> ids, std::span<const MMEmbedding> embeddings = {}) const;
+  /// The same for a batch: int64 [batch, n] on the CPU, such as BatchEncoding::ids, to [batch, n, hidden].
+  [[nodiscard]] Tensor embed_batch(const Tensor& ids, std::span<const MMEmbedding> embeddings = {}) const;
   /// int64 [axes, n]: where transformers puts each id of a prompt.
   [[nodiscard]] Tensor positions(std::span<const int64_t> ids, std::span<const MMEmbedding> embeddings = {}) const;
   /// One pass over a whole prompt without a cache: logits of every id.

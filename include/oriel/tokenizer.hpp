@@ -17,18 +17,21 @@
 
 namespace oriel {
 
-/// How text becomes ids. The defaults are transformers' `tokenizer(text)`.
+/// How text becomes ids. The defaults are transformers' `tokenizer(text)`, but for a text that begins with bos.
 struct TokenizeOptions {
   /// Embeddings whose alias occurs in the text: each occurrence becomes the embedding's tokens(). At one place the
   /// longest alias wins. An alias that two of them share or that does not occur is an invalid_argument.
   std::vector<MMEmbedding> embeddings = {};
-  /// Add what the file's post-processor adds around the text, such as a bos token: transformers' add_special_tokens. A
-  /// bos that the text begins with already is not doubled.
+  /// Add what the file's post-processor adds around the text, such as a bos token: transformers' add_special_tokens. To
+  /// a text that begins with bos already nothing is added, neither in front nor behind, as in apply_chat_template.
   bool add_bos = true;
   /// Recognise special tokens written in the text. false: they are text like any other (transformers'
   /// split_special_tokens=True), so that a user's text can't inject them: no special id comes out but the unknown
   /// token's.
   bool special_tokens = true;
+  /// With add_bos, add it also to a text that begins with bos, which then stands there twice: what transformers'
+  /// `tokenizer(text)` does, and its processors' text=.
+  bool double_bos = false;
 };
 
 struct DecodeOptions {
@@ -65,9 +68,10 @@ struct BatchEncoding {
 class ORIEL_API Tokenizer {
  public:
   /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and config.json where they are. The first
-  /// alone says how text is cut; transformers rebuilds that for some classes, to the same ids for released files.
-  /// Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not
-  /// run.
+  /// says how text is cut, but for LlamaTokenizer: its normalizer, pre-tokenizer and decoder are transformers' own and
+  /// follow tokenizer_config.json. transformers rebuilds them for other classes, too, to the same ids for released
+  /// files. Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel
+  /// does not run.
   [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory);
 
   [[nodiscard]] std::vector<int64_t> encode(std::string_view text, const TokenizeOptions& options = {}) const;

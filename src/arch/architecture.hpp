@@ -74,10 +74,10 @@ struct Prompt {
 struct Placeholder {
   Modality modality = Modality::image;
   std::string token = {};    ///< what the processor replaces
-  std::string opening = {};  ///< special token that the text has in front of it, and `Prompt` too
-  std::string closing = {};  ///< the same behind it
+  std::string opening = {};  ///< special token that the template has in front of it, and `Prompt` too
+  std::string closing = {};  ///< the same behind it; a text may lack both, and then has the rows alone
   std::string around = {};   ///< plain text that the processor writes on both sides
-  std::string row = {};      ///< token of one row, which no text may hold; empty: `token`
+  std::string row = {};      ///< token of one row, which no text with pictures may hold; empty: `token`
 };
 
 /// What arrange and project hold beside the transformer; plan counts memory with it (tower_memory.cpp).

@@ -51,27 +51,27 @@ class Placement {
     add_own(text.substr(at));
   }
 
-  /// Takes the placeholder at `place` with the special tokens around it; returns where the text goes on.
+  /// Takes the placeholder at `place` with the special tokens around it; returns where the text goes on. One without
+  /// them stands for the rows alone: the processor looks for the placeholder only.
   size_t place_one(std::string_view text, size_t at, size_t place, size_t kind) {
     const arch::Placeholder& placeholder = placeholders_[kind];
     const std::string_view before = text.substr(at, place - at);
     const size_t behind = place + placeholder.token.size();
-    if (!before.ends_with(placeholder.opening) || !text.substr(behind).starts_with(placeholder.closing))
-      throw_error(ErrorCode::invalid_argument, "{}: expected each {} between {} and {}, found one without", where_,
-                  placeholder.token, placeholder.opening, placeholder.closing);
-    add_own(before.substr(0, before.size() - placeholder.opening.size()));
+    const bool bare = !before.ends_with(placeholder.opening) || !text.substr(behind).starts_with(placeholder.closing);
+    add_own(bare ? before : before.substr(0, before.size() - placeholder.opening.size()));
     add_text(placeholder.around, /*foreign=*/false);
     if (const size_t picture = next_picture(placeholder.modality, found_[kind]++); picture < pictures_.size())
-      pieces_.emplace_back(PlacedPicture{picture});
+      pieces_.emplace_back(PlacedPicture{picture, bare});
     add_text(placeholder.around, /*foreign=*/false);
-    return behind + placeholder.closing.size();
+    return bare ? behind : behind + placeholder.closing.size();
   }
 
+  /// Without a picture the token of a row is one like any other.
   void add_own(std::string_view text) {
     for (const arch::Placeholder& placeholder : placeholders_)
-      if (!placeholder.row.empty() && text.find(placeholder.row) != std::string_view::npos)
-        throw_error(ErrorCode::invalid_argument, "{}: expected no {}, which stands for a row of a picture", where_,
-                    placeholder.row);
+      if (!placeholder.row.empty() && !pictures_.empty() && text.find(placeholder.row) != std::string_view::npos)
+        throw_error(ErrorCode::invalid_argument, "{}: expected no {} beside pictures: it stands for a row of one",
+                    where_, placeholder.row);
     add_text(text, /*foreign=*/false);
   }
 

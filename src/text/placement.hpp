@@ -12,19 +12,20 @@
 namespace oriel::text {
 
 /// A stretch of a prompt: text, of which special tokens are recognised in what is not foreign, or picture number
-/// `picture`.
+/// `picture`; a bare one lacks the special tokens around its rows.
 struct PlacedText {
   std::string text;
   bool foreign = false;
 };
 struct PlacedPicture {
   size_t picture = 0;
+  bool bare = false;
 };
 using Piece = std::variant<PlacedText, PlacedPicture>;
 
 /// Puts each picture in the place of a placeholder of its kind, in order, as transformers' processor does it; foreign
 /// text holds no placeholders. `where` begins messages. Throws invalid_argument if the placeholders of a kind are not
-/// as many as its pictures, if one lacks the special tokens that belong around it, or if the text has tokens of rows.
+/// as many as its pictures, or if the text has tokens of rows beside pictures.
 [[nodiscard]] std::vector<Piece> place_pictures(const jinja::Text& text,
                                                 std::span<const arch::Placeholder> placeholders,
                                                 std::span<const arch::Modality> pictures, std::string_view where);

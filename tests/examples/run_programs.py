@@ -72,6 +72,16 @@ def read_png(path):
     return width, height, rows
 
 
+def write_png(path, side):
+    """A black square."""
+    rows = zlib.compress(bytes(1 + side) * side)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
 class Programs(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp())
@@ -82,7 +92,7 @@ class Programs(unittest.TestCase):
         return result
 
     def test_every_program_has_help(self):
-        for program in ["chat_image", "chat_video", "caption_folder", "ground_objects"]:
+        for program in ["chat_image", "chat_video", "caption_folder", "ground_objects", "tokenize_text"]:
             result = self.expect(run(program, "--help"))
             for option in ["--model DIR", "--device cpu|cuda[:N]", "--dtype bfloat16|float16|float32", "--threads N"]:
                 self.assertIn(option, result.stdout)
@@ -137,6 +147,30 @@ class Programs(unittest.TestCase):
         plain = read_safetensors(dump)["prompt_ids"][2]
         self.assertEqual(doubled, (plain[0], *plain))
 
+    def test_what_goes_around_a_prompt_is_transformers(self):
+        """With a template "<s> $A </s>": the processor adds all of it to any text=, apply_chat_template nothing to a
+        prompt that begins with <s>."""
+        model, dump = self.folder / "model", self.folder / "dump.safetensors"
+        shutil.copytree(tiny("mistral3"), model)
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        template = tokenizer["post_processor"]
+        template["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+        template["special_tokens"]["</s>"] = {"id": "</s>", "ids": [2], "tokens": ["</s>"]}
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+        def prompt_ids(*arguments):
+            result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 1, "--dump", dump, *arguments))
+            return list(read_safetensors(dump)["prompt_ids"][2]), result.stderr
+
+        plain, told = prompt_ids("--text", "Q")
+        self.assertEqual((plain[0], len(plain), plain[-1], told), (1, 3, 2, ""))
+        doubled, told = prompt_ids("--text", "<s>Q")
+        self.assertEqual(doubled, [1, *plain])
+        self.assertEqual(told, "warning: --text starts with <s> and the tokenizer adds it: it stands there twice\n")
+        self.assertEqual(json.loads(run("tokenize_text", "--model", model, text='"<s>Q"').stdout), doubled)
+        asked, _ = prompt_ids("--question", "Q")
+        self.assertEqual((asked[0], asked.count(1), asked.count(2)), (1, 1, 0))
+
     def test_seeds_decide_draws(self):
         def ask(seed):
             return self.expect(
@@ -159,9 +193,49 @@ class Programs(unittest.TestCase):
             self.assertEqual(reused_first, 0)
             self.assertGreaterEqual(reused_second, first - 1, "all of the first turn")
 
+    def with_positions(self, family, most):
+        """The tiny checkpoint with another max_position_embeddings."""
+        directory = self.folder / f"{family}_{most}"
+        shutil.copytree(tiny(family), directory)
+        config = json.loads((directory / "config.json").read_text())
+        config.get("text_config", config)["max_position_embeddings"] = most
+        (directory / "config.json").write_text(json.dumps(config))
+        return directory
+
+    def test_a_conversation_goes_on_behind_a_question_that_is_too_long(self):
+        model = self.with_positions("qwen2_vl", 200)
+        long = "long " * 300
+        result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 6, "--ignore-eos",
+                                 text=f"{long}\nHello\n{long}\nAgain\n"), 1)  # fmt: skip
+        self.assertEqual(
+            len(re.findall(r"^no answer, and the question is forgotten: the model takes 200 tokens, got \d+ of the "
+                           r"prompt and 6 new ones \(--max-new-tokens\)$", result.stderr, re.MULTILINE)), 2, result.stderr)  # fmt: skip
+        self.assertTrue(result.stderr.endswith("\nchat_image: 2 of 4 questions have no answer\n"), result.stderr)
+        told = re.findall(r"^(\d+) tokens of prompt, (\d+) of them reused", result.stderr, re.MULTILINE)
+        self.assertEqual(len(told), 2, result.stderr)
+        self.assertGreaterEqual(int(told[1][1]), int(told[0][0]) - 1, "what was forgotten does not cost the cache")
+        # As if it had never been asked.
+        without = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 6, "--ignore-eos",
+                                  text="Hello\nAgain\n"))  # fmt: skip
+        answers = [[line for line in said.stdout.split("\n") if line] for said in (result, without)]
+        self.assertEqual(*answers)
+        self.assertEqual(len(answers[0]), 2)
+
+    def test_the_room_of_a_conversation_is_the_models(self):
+        """More than 8,192 tokens, at once and in the second turn."""
+        model = self.with_positions("qwen2_vl", 40000)
+        result = self.expect(run("chat_image", "--model", model, "--max-new-tokens", 2, "--ignore-eos",
+                                 text="Hello\n" + "a b " * 5000 + "\nAgain\n"))  # fmt: skip
+        told = [int(n) for n in re.findall(r"^(\d+) tokens of prompt", result.stderr, re.MULTILINE)]
+        self.assertEqual(len(told), 3, result.stderr)
+        self.assertGreater(told[1], 8192)
+        self.expect(run("chat_image", "--model", model, "--max-new-tokens", 9000, text="Hello\n"))
+
     def test_frames_are_a_video(self):
         frames = self.folder / "frames"
         frames.mkdir()
+        for name in ["notes.txt", "Thumbs.db", ".hidden.jpg"]:
+            (frames / name).write_text("no picture")
         for i in range(4):
             shutil.copy(FLOWER, frames / f"{i}.jpg")
         dump = self.folder / "dump.safetensors"
@@ -193,13 +267,44 @@ class Programs(unittest.TestCase):
         self.assertEqual({line["file"] for line in lines}, {"b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg", "broken.png"})
         self.assertEqual({line["file"] for line in lines if "error" in line}, {"broken.png"})
         self.assertEqual(len({line["caption"] for line in lines if "caption" in line}), 1)
-        # Killed while it wrote the third line.
+        # Killed while it wrote the third line: a caption is kept, an error and what was cut are tried again.
         whole = out.read_text().splitlines(keepends=True)
-        out.write_text("".join(whole[:2]) + whole[2][:15])
+        captions = [line for line in whole if '"caption": ' in line]
+        (error,) = set(whole) - set(captions)
+        out.write_text(error + captions[0] + captions[1][:15])
         result = self.expect(run(*command))
-        self.assertIn("4 pictures, 2 of them new", result.stdout)
+        self.assertEqual(result.stdout, f"4 pictures, 3 of them new, 1 without a caption: {out}\n")
         self.assertEqual(sorted(out.read_text().splitlines(keepends=True)), sorted(whole))
+        self.assertEqual(
+            self.expect(run(*command)).stdout, f"4 pictures, 1 of them new, 1 without a caption: {out}\n",
+            "what had an error is tried again",
+        )
+        shutil.copy(FLOWER, pictures / "broken.png")
+        self.assertEqual(
+            self.expect(run(*command)).stdout, f"4 pictures, 1 of them new, 0 without a caption: {out}\n"
+        )
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        self.assertEqual(sorted(line["file"] for line in lines if "caption" in line),
+                         sorted({"b.jpg", "a \"quoted\" ä.JPG", "sub/c.jpg", "broken.png"}))  # fmt: skip
+        self.assertEqual(len(lines), 4)
         self.assertIn("4 pictures, 0 of them new", self.expect(run(*command)).stdout)
+
+    def test_captions_take_the_room_that_their_pictures_need(self):
+        """A prompt of more than 8,192 tokens among short ones, which are not disturbed by it."""
+        pictures, out = self.folder / "pictures", self.folder / "out.jsonl"
+        pictures.mkdir()
+        for name in ["a.jpg", "b.jpg", "d.jpg"]:
+            shutil.copy(FLOWER, pictures / name)
+        write_png(pictures / "c.png", 1400)
+        words = " a" * 1000
+        tokens = len(json.loads(self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), text=json.dumps(words))).stdout))
+        # The flower has some 350 rows, the other picture 2,500.
+        question = " a" * (7000 * 1000 // tokens)
+        result = self.expect(run("caption_folder", "--model", tiny("qwen2_vl"), "--out", out, "--jobs", 2,
+                                 "--max-new-tokens", 3, "--question", question, pictures))  # fmt: skip
+        self.assertEqual(result.stdout, f"4 pictures, 4 of them new, 0 without a caption: {out}\n", result.stderr)
+        captions = {line["file"]: line["caption"] for line in map(json.loads, out.read_text().splitlines())}
+        self.assertEqual(captions["a.jpg"], captions["d.jpg"])
 
     def test_boxes_are_drawn_in_the_original_picture(self):
         out = self.folder / "boxes.png"
@@ -256,11 +361,56 @@ class Programs(unittest.TestCase):
             self.assertEqual(min(y for _, y in changed), box[1])
             self.assertEqual(max(y for _, y in changed), min(box[3], before[1] - 1))
 
+    def test_text_becomes_ids_and_ids_become_text(self):
+        def ids(family, texts, *options):
+            lines = "".join(json.dumps(text, ensure_ascii=i % 2 == 0) + "\n" for i, text in enumerate(texts))
+            result = self.expect(run("tokenize_text", "--model", tiny(family), *options, text=lines))
+            return [json.loads(line) for line in result.stdout.splitlines()]
+
+        texts = ["", "What is this?", "<s><bos><|im_start|>[IMG]<image_soft_token>", "a\0b", "\0", "\u4f60\u597d \U0001f600\n\t\"\\"]
+        for family in FAMILIES:
+            tokenizer = json.loads((Path(tiny(family)) / "tokenizer.json").read_text())
+            special = {token["id"] for token in tokenizer["added_tokens"] if token["special"]}
+            unknown = {token["id"] for token in tokenizer["added_tokens"] if token["content"] == "<unk>"}
+            whole, inside = ids(family, texts), ids(family, texts, "--no-special-tokens")
+            plain = ids(family, texts, "--plain", "--no-special-tokens")
+            added = len(whole[0])
+            self.assertEqual([row[added:] for row in whole], inside)
+            self.assertTrue(special & set(inside[2]), "recognised")
+            self.assertFalse((special - unknown) & {token for row in plain for token in row}, "data")
+            self.assertEqual([row[:added] for row in ids(family, texts, "--plain")], [row[:added] for row in whole])
+            self.assertEqual(ids(family, plain, "--decode"), texts)
+            self.assertEqual(ids(family, inside, "--decode"), texts)
+            self.assertEqual(ids(family, inside[2:3], "--decode", "--no-special-tokens")[0].count("[IMG]"),
+                             0 if family in ("mistral3", "pixtral") else 1)  # fmt: skip
+        both = ids("qwen2_vl", texts)
+        self.assertEqual(ids("qwen2_vl", texts, "--device", "cuda:3", "--dtype", "float16"), both)
+
+    def test_a_line_that_is_no_json_is_named(self):
+        for options, lines, message in [
+            ([], '"good"\nbad\n', "line 2: column 1: expected a string"),
+            ([], '"a\tb"\n', "line 1: column 4: expected an escape, found a control character"),
+            ([], '"a"b\n', "line 1: column 4: expected the line's end"),
+            ([], '"a\n', "line 1: column 3: expected more, found the line's end"),
+            ([], '"\\ud800"\n', "line 1: column 8: expected the second half of a surrogate pair"),
+            (["--decode"], "[1, x]\n", "line 1: column 5: expected an integer"),
+            (["--decode"], "[1\n", "line 1: column 3: expected more, found the line's end"),
+            (["--decode"], "[99999999999999999999]\n", "line 1: column 20: expected an integer of 64 bits"),
+            (["--device", "tpu"], "", 'device: expected "cpu", "cuda" or "cuda:N", got "tpu"'),
+            (["--dtype", "int8"], "", "--dtype: expected bfloat16|float16|float32, got int8"),
+        ]:
+            result = self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), *options, text=lines), 1)
+            self.assertEqual(result.stderr, f"tokenize_text: {message}\n")
+        result = self.expect(run("tokenize_text", "--model", tiny("qwen2_vl"), text='"good"\nbad\n'), 1)
+        self.assertEqual(len(result.stdout.splitlines()), 1, "what came before it is there")
+
     def test_what_can_not_be_done_is_one_line(self):
         for arguments, pattern in [
             (["--model", tiny("siglip"), "--question", "What?"], "siglip"),
             (["--model", tiny("gemma3"), "--question", "a", "--text", "b"], "--text"),
-            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 10**9], "1000000000"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 10**9], "and 1000000000 new ones"),
+            (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 2**63 - 1],
+             "the model takes 131072 tokens, got [0-9]+ of the prompt and 9223372036854775807 new ones"),
             (["--model", tiny("gemma3"), "--question", "a", "--max-new-tokens", 0], "max_new_tokens"),
             (["--model", tiny("gemma3"), "--question", "a", "--temperature", -1], "temperature"),
             (["--model", tiny("gemma3"), "--question", "a", "--prefill-chunk", 0], "prefill_chunk"),

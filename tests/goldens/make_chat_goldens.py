@@ -103,9 +103,13 @@ def texts(family: str) -> list[tuple[str, list[int], list[int]]]:
     ]
     if family == "gemma3":
         cases += [(f"\n{place}\n\n {place}  x", [0, 1], []), (f"<bos>{place}x", [0], [])]
+        cases += [("a<image_soft_token><image_soft_token> b", [], [])]  # rows of no picture: tokens like others
     elif family.startswith("qwen"):
         video = "<|vision_start|><|video_pad|><|vision_end|>"
         cases += [(f"{video}x", [], [0]), (f"a{video}b{place}c{place}", [0, 1], [0])]
+        bare = "<|image_pad|>"
+        cases += [(f"a {bare} b", [0], []), (f"{bare}{place}<|vision_start|>{bare}", [0, 1, 0], []),
+                  ("<|video_pad|>x<|vision_end|>", [], [0])]  # fmt: skip
     else:
         cases += [(f"<s>[INST]x{place}[/INST]", [0], [])]
     return cases
@@ -207,7 +211,9 @@ def conversation_case(processor: Processor, family: str, messages: list[dict], a
 
 def text_case(processor: Processor, family: str, text: str, pictures: list[int], videos: list[int]) -> dict:
     case = {"text": text, "images": pictures, "videos": videos}
-    if text.count(PLACEHOLDER[family]) != len(pictures):
+    # The processor looks for this, whatever stands around it.
+    looked_for = "<|image_pad|>" if family.startswith("qwen") else PLACEHOLDER[family]
+    if text.count(looked_for) != len(pictures):
         return {**case, "prompt": None, "input_ids": None}
     prompt, ids = processor.call(text, pictures, videos)
     return {**case, "prompt": prompt, "input_ids": ids}

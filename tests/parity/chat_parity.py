@@ -89,6 +89,12 @@ class Parity:
             "two": (f"{mark} and\n\n{mark}: which?", 2),
             "side by side": (f" {mark}\n{mark}", 2),
         }
+        if self.family == "gemma3":
+            cases["rows of no picture"] = ("See <image_soft_token><image_soft_token> there.", 0)
+        if self.family.startswith("qwen"):
+            bare = "<|image_pad|>"
+            cases["bare"] = (f"Look at {bare} and say what it is.", 1)
+            cases["opened, not closed, and bare"] = (f"<|vision_start|>{bare} or {bare}<|vision_end|>?", 2)
         for name, (text, count) in cases.items():
             images = [word for i in range(count) for word in ("--image", str(self.scratch / f"picture{i}.png"))]
             self.compare(

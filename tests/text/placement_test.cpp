@@ -39,6 +39,18 @@ TEST(Placement, ForeignTextHoldsNoPlaceholders) {
   EXPECT_EQ(written(place_pictures(prompt, both, pictures, "here")), "0<image><video>");
 }
 
+TEST(Placement, SpecialTokensThatATextLacksAreNotAdded) {
+  const std::vector<arch::Placeholder> bracketed = {{.token = "<image>", .opening = "(", .closing = ")"}};
+  const std::vector<Modality> pictures(4, Modality::image);
+  const jinja::Text prompt(std::string("(<image>)<image>)(<image>(<image>)"));
+  const std::vector<Piece> pieces = place_pictures(prompt, bracketed, pictures, "here");
+  EXPECT_EQ(written(pieces), "01)(23");
+  std::vector<bool> bare;
+  for (const Piece& piece : pieces)
+    if (const auto* placed = std::get_if<PlacedPicture>(&piece)) bare.push_back(placed->bare);
+  EXPECT_EQ(bare, (std::vector<bool>{false, true, true, false}));
+}
+
 /// One look at the rest of the text for the other kind, at each placeholder, takes minutes.
 TEST(Placement, ManyPlaceholdersOfOneKindTakeAMoment) {
   std::string text;

@@ -62,6 +62,55 @@ TEST(TextModel, RowsOfTheVocabularyAreScaledAndThoseOfPicturesAreNot) {
   EXPECT_EQ(row(got, 1, 40), embedding.embeddings().to(DType::bfloat16).to_float32());
 }
 
+/// Qwen2-VL 7B and Qwen2.5-VL 7B agree in width and placeholder id.
+TEST(TextModel, RowsOfAnotherFamilyAreRefusedWhereNothingElseTells) {
+  const TextModel model = TextModel::load(tiny("qwen2_5_vl"));
+  MMEmbeddingInfo info{.text_alias = "<a>", .grid = {1, 2, 4}, .merge_size = 2};
+  const std::vector<int64_t> ids{1};
+  const auto embed = [&] { return model.embed(ids, std::vector{rows_of(2, model.hidden_size(), info)}); };
+  EXPECT_EQ(embed().size(0), 1);  // nothing is known of rows of one's own
+  info.model_family = model.family();
+  EXPECT_EQ(embed().size(0), 1);
+  info.model_family = "Qwen2-VL";
+  expect_error(bad_argument, "embedding \"<a>\": expected rows made for this Qwen2.5-VL model, got Qwen2-VL's",
+               [&] { (void)embed(); });
+  for (const std::string family : {"gemma3", "mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl"})
+    EXPECT_EQ(load_tiny(family).get_image_embeddings(picture({60, 40}, 1)).info().model_family,
+              TextModel::load(tiny(family)).family());
+}
+
+/// As transformers' image_features.to(inputs_embeds.dtype).
+TEST(TextModel, RowsOfAnotherDtypeAreRounded) {
+  const MMEmbedding wide = rows_of(2, 32);
+  for (const DType dtype : {DType::bfloat16, DType::float16}) {
+    const TextModel model = TextModel::load(tiny("pixtral"), {.dtype = dtype});
+    const Tensor rows = model.embed(wide.ids(), {&wide, 1});
+    EXPECT_EQ(rows.dtype(), dtype);
+    EXPECT_EQ(rows.to_float32(), wide.embeddings().to(dtype).to_float32());
+    const MMEmbedding narrow = MMEmbedding::from_rows(wide.embeddings().to(dtype));
+    EXPECT_EQ(TextModel::load(tiny("pixtral")).embed(narrow.ids(), {&narrow, 1}).to_float32(), rows.to_float32());
+  }
+}
+
+TEST(TextModel, ABatchHasTheRowsOfItsLines) {
+  const TextModel model = TextModel::load(tiny("pixtral"));
+  const std::vector both{rows_of(2, model.hidden_size()), rows_of(2, model.hidden_size())};
+  const std::vector<int64_t> first{7, both[0].first_id(), both[0].first_id() + 1};
+  const std::vector<int64_t> second{both[1].first_id(), both[0].first_id(), 9};
+  std::vector<int64_t> ids = first;
+  ids.insert(ids.end(), second.begin(), second.end());
+  const Tensor rows = model.embed_batch(Tensor::copy_of(std::span<const int64_t>(ids), {2, 3}), both);
+  EXPECT_EQ(rows.shape(), (std::vector<int64_t>{2, 3, model.hidden_size()}));
+  std::vector<float> expected = model.embed(first, both).to_float32();
+  const std::vector<float> behind = model.embed(second, both).to_float32();
+  expected.insert(expected.end(), behind.begin(), behind.end());
+  EXPECT_EQ(rows.to_float32(), expected);
+  expect_error(bad_argument, "ids: expected an int64 tensor [batch, n] on the CPU, got int64 of 1 dimensions on cpu",
+               [&] { (void)model.embed_batch(Tensor::copy_of(std::span<const int64_t>(ids), {6})); });
+  expect_error(bad_argument, "ids: expected an int64 tensor [batch, n] on the CPU, got an empty one",
+               [&] { (void)model.embed_batch({}); });
+}
+
 TEST(TextModel, TokenRowsAreThoseOfEmbed) {
   TokenRows token_rows;
   const std::vector<int64_t> ids{3, 250, 0};
@@ -95,8 +144,11 @@ TEST(TextModel, WhatItCannotReadIsNamed) {
   refused({1}, {rows_of(2, width + 1, {.text_alias = "<wide>"})},
           fmt::format("embedding \"<wide>\": expected rows of {} columns, got {}", width, width + 1));
   const MMEmbedding foreign = load_tiny("qwen2_vl").get_image_embeddings(picture({60, 40}, 1), {.text_alias = "<q>"});
-  ASSERT_EQ(foreign.hidden_size(), width);  // only the placeholder tells
-  refused({1}, {foreign},
+  ASSERT_EQ(foreign.hidden_size(), width);
+  refused({1}, {foreign}, "embedding \"<q>\": expected rows made for this Pixtral model, got Qwen2-VL's");
+  MMEmbeddingInfo unknown = foreign.info();
+  unknown.model_family.clear();  // only the placeholder tells
+  refused({1}, {MMEmbedding::from_rows(foreign.embeddings(), unknown)},
           "embedding \"<q>\": expected rows made for this Pixtral model, with placeholder id 10, got 308");
   expect_error(bad_argument, "prompt: expected at least one id, got none", [&] { (void)model.forward({}); });
   EXPECT_EQ(model.embed({}).shape(), (std::vector<int64_t>{0, width}));

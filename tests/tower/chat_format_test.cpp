@@ -122,13 +122,13 @@ TEST(ChatFormat, CountsPlaceholdersAndPictures) {
   refused(place + place + place, two, "text: expected one <|image_pad|> for each of 2 pictures, found 3");
   refused("<|vision_start|><|video_pad|><|vision_end|>", {},
           "text: expected one <|video_pad|> for each of 0 videos, found 1");
-  refused("a <|image_pad|>", std::span(two).first(1),
-          "text: expected each <|image_pad|> between <|vision_start|> and <|vision_end|>, found one without");
+  refused("a <|image_pad|>", {}, "text: expected one <|image_pad|> for each of 0 pictures, found 1");
   refused("\xFF", {}, "text: expected UTF-8");
 
   const ChatCases gemma("gemma3");
-  expect_error(ErrorCode::invalid_argument, "text: expected no <image_soft_token>, which stands for a row of a picture",
-               [&] { (void)gemma.format().place("<image_soft_token>", {}); });
+  expect_error(
+      ErrorCode::invalid_argument, "text: expected no <image_soft_token> beside pictures: it stands for a row of one",
+      [&] { (void)gemma.format().place("<start_of_image> <image_soft_token>", std::span(gemma.pictures()).first(1)); });
 }
 
 TEST(ChatFormat, VideosAreForFamiliesThatTakeThem) {

@@ -78,9 +78,9 @@ TEST_F(EmbeddingFile, AnAutomaticAliasIsMadeAnew) {
   EXPECT_NE(loaded.text_alias(), saved.text_alias());
 }
 
-TEST_F(EmbeddingFile, AnAliasThatIsNotUtf8IsReplacedRatherThanLost) {
-  example("<\xff\xfe>").save(path());
-  EXPECT_EQ(MMEmbedding::load(path()).text_alias(), "<\uFFFD\uFFFD>");
+TEST_F(EmbeddingFile, AReasonThatIsNotUtf8IsReplacedRatherThanLost) {
+  MMEmbedding::from_rows(Tensor::copy_of(six, {3, 2}), {.tokens_unavailable = "\xff/tokenizer.json"}).save(path());
+  EXPECT_EQ(MMEmbedding::load(path()).info().tokens_unavailable, "\uFFFD/tokenizer.json");
 }
 
 TEST_F(EmbeddingFile, UnavailableTokensStayUnavailable) {
@@ -99,6 +99,7 @@ TEST_F(EmbeddingFile, EveryFloatingDtypeKeepsItsBits) {
     EXPECT_EQ(loaded.embeddings().dtype(), dtype);
     expect_identical(values(loaded), values(saved), std::string(to_string(dtype)));
     EXPECT_EQ(loaded.info().model_fingerprint, tower.fingerprint());
+    EXPECT_EQ(loaded.info().model_family, "Qwen2.5-VL");
     EXPECT_EQ(loaded.tokens().size(), embedding.tokens().size());
   }
 }
@@ -120,6 +121,7 @@ TEST_F(EmbeddingFile, FilesThatCannotBeReachedAreFileErrors) {
 TEST_F(EmbeddingFile, WhatIsWrongIsNamed) {
   write(good_rows(), good_metadata);
   EXPECT_EQ(MMEmbedding::load(path()).grid(), (Grid{1, 2, 3}));
+  EXPECT_EQ(MMEmbedding::load(path()).info().model_family, "") << "unknown in files of earlier versions";
 
   const TensorToWrite rows = good_rows();
   write_safetensors(path(), {&rows, 1});

@@ -54,6 +54,25 @@ TEST(Embedding, AliasesAreAutomaticExplicitOrExchanged) {
   EXPECT_EQ(renamed.with_alias("").text_alias(), automatic(plain));
 }
 
+/// Matched byte by byte, one that ends inside a character would leave the rest of the character to the tokenizer.
+TEST(Embedding, AliasesAreUtf8) {
+  const std::string message = "text_alias: expected UTF-8, got other bytes";
+  const std::string cut = "b\xE4\xBD";
+  expect_error(ErrorCode::invalid_argument, message,
+               [&] { (void)MMEmbedding::from_rows(rows(1), {.text_alias = cut}); });
+  expect_error(ErrorCode::invalid_argument, message, [&] { (void)MMEmbedding::from_rows(rows(1)).with_alias(cut); });
+  const VisionTower tower = load_tiny("siglip");
+  bool began = false;
+  expect_error(ErrorCode::invalid_argument, message, [&] {
+    (void)tower.get_image_embeddings(picture({60, 40}, 1),
+                                     {.text_alias = cut, .progress = [&](const Progress& progress) {
+                                        began |= progress.stage == Progress::Stage::encode;
+                                      }});
+  });
+  EXPECT_FALSE(began) << "refused after the work";
+  EXPECT_EQ(MMEmbedding::from_rows(rows(1), {.text_alias = "\u4f60"}).text_alias(), "\u4f60");
+}
+
 TEST(Embedding, SpecialRowsAreLeftOutOfTheVisionRange) {
   const MMEmbedding embedding = MMEmbedding::from_rows(rows(6), {.pre_tokens = 1, .post_tokens = 2});
   EXPECT_EQ(embedding.vision_id_range(), (std::pair{embedding.first_id() + 1, embedding.first_id() + 4}));
@@ -243,6 +262,21 @@ TEST(SaveSafetensors, RefusesEmptyTensorsAndEqualNames) {
   EXPECT_EQ(file.metadata().at("who"), "me");
   EXPECT_EQ(file.find("b")->dtype, "BF16");
   EXPECT_EQ(file.find("a")->shape, (std::vector<int64_t>{2, 2}));
+}
+
+TEST(Embedding, SpecialTokensAroundTheRowsCanBeExchanged) {
+  const MMEmbedding embedding =
+      MMEmbedding::from_rows(rows(2), {.placeholder_tokens = {5, 9, 9, 6}, .placeholder_id = 9});
+  const MMEmbedding bare = embedding.with_placeholder_tokens({9, 9});
+  EXPECT_EQ(bare.tokens(), embedding.ids());
+  EXPECT_EQ(bare.first_id(), embedding.first_id());
+  EXPECT_EQ(embedding.tokens().size(), 4U);
+  EXPECT_EQ(bare.with_placeholder_tokens({}).tokens(), embedding.ids());
+  expect_error(ErrorCode::invalid_argument, "embedding: expected 2 placeholders of id 9 for its rows, got 1", [&] {
+    (void)embedding.with_placeholder_tokens({5, 9, 6});
+  });
+  const MMEmbedding unavailable = MMEmbedding::from_rows(rows(2), {.tokens_unavailable = "no tokenizer.json"});
+  EXPECT_EQ(unavailable.with_placeholder_tokens({}).tokens(), unavailable.ids());
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <oriel/oriel.hpp>
 #include <string>
 
@@ -98,6 +100,48 @@ TEST(Tokenizer, BosIsNotDoubled) {
   // As text it is no bos, so that one is added.
   EXPECT_EQ(tokenizer.encode("<s>", {.special_tokens = false}).front(), tokenizer.bos_id());
   EXPECT_GT(tokenizer.encode("<s>", {.special_tokens = false}).size(), 2U);
+}
+
+/// A tokenizer whose post-processor has the template `single`; its token X has the ids 4 and 1.
+Tokenizer with_template(const std::string& single) {
+  std::ifstream stream(golden("tekken") / "tokenizer.json");
+  nlohmann::json json = nlohmann::json::parse(stream);
+  json["post_processor"] = nlohmann::json::parse(R"({"type": "TemplateProcessing", "special_tokens": {
+      "<s>": {"id": "<s>", "ids": [1]}, "</s>": {"id": "</s>", "ids": [2]}, "X": {"id": "X", "ids": [4, 1]}}})");
+  json["post_processor"]["single"] = nlohmann::json::parse(single);
+  const TemporaryDirectory directory;
+  (void)directory.write("tokenizer.json", json.dump());
+  (void)directory.write("tokenizer_config.json",
+                        R"({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"})");
+  return Tokenizer::load(directory.path());
+}
+
+/// Doubled ids are those of transformers 5.17's tokenizer(text); the others are apply_chat_template's, which calls it
+/// without special tokens where the prompt begins with bos.
+TEST(Tokenizer, NothingIsAddedToATextThatBeginsWithBos) {
+  const std::string bos = R"({"SpecialToken": {"id": "<s>", "type_id": 0}})";
+  const std::string eos = R"({"SpecialToken": {"id": "</s>", "type_id": 0}})";
+  const std::string two = R"({"SpecialToken": {"id": "X", "type_id": 0}})";
+  const std::string text = R"({"Sequence": {"id": "A", "type_id": 0}})";
+  const auto expect = [](const std::string& single, const Ids& around, const Ids& doubled) {
+    const Tokenizer tokenizer = with_template("[" + single + "]");
+    EXPECT_EQ(tokenizer.encode("Q"), around) << single;
+    EXPECT_EQ(tokenizer.encode("Q", {.double_bos = true}), around) << single;
+    EXPECT_EQ(tokenizer.encode("<s>Q"), (Ids{1, 57})) << single;
+    EXPECT_EQ(tokenizer.encode_with_offsets("<s>Q").ids, (Ids{1, 57})) << single;
+    EXPECT_EQ(tokenizer.encode("<s>Q", {.double_bos = true}), doubled) << single;
+    EXPECT_EQ(tokenizer.encode("<s>Q", {.add_bos = false, .double_bos = true}), (Ids{1, 57})) << single;
+    const Encoding whole = tokenizer.encode_with_offsets("<s>Q", {.double_bos = true});
+    EXPECT_EQ(whole.ids, doubled);
+    EXPECT_EQ(whole.offsets.size(), doubled.size());
+  };
+  expect(bos + "," + text, {1, 57}, {1, 1, 57});
+  expect(bos + "," + text + "," + eos, {1, 57, 2}, {1, 1, 57, 2});
+  expect(two + "," + text + "," + eos, {4, 1, 57, 2}, {4, 1, 1, 57, 2});
+  expect(bos + "," + eos + "," + text, {1, 2, 57}, {1, 2, 1, 57});
+  expect(text + "," + eos, {57, 2}, {1, 57, 2});
+  const Tokenizer tokenizer = with_template("[" + bos + "," + text + "," + eos + "]");
+  EXPECT_EQ(tokenizer.encode("<s>Q", {.special_tokens = false}), (Ids{1, 36, 91, 38, 57, 2}));
 }
 
 TEST(Tokenizer, PlainTextInjectsNoSpecialToken) {
