@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,6 +18,7 @@ struct ChatArguments {
   std::string model;
   ComputeArguments compute;
   std::optional<std::string> question, text;
+  std::map<std::string, oriel::TemplateValue> template_arguments;
   int64_t max_new_tokens = 512;
   double temperature = 0;
   uint64_t seed = 0;
@@ -44,8 +46,26 @@ struct ChatArguments {
     app.add_option("--text", text,
                    "a whole prompt as for transformers' processor, with the model's own placeholders for pictures")
         ->excludes(asks);
+    app.add_option_function<std::vector<std::string>>(
+           "--template-argument", [this](const auto& texts) { read_template_arguments(texts); },
+           "sets a variable of the chat template, such as enable_thinking=false; once for each")
+        ->allow_extra_args(false)
+        ->excludes("--text")
+        ->type_name("NAME=JSON");
     app.add_option("--dump", dump, "write prompt_ids, position_ids, logits, new_ids and new_logprobs")
         ->type_name("FILE.safetensors");
+  }
+
+ private:
+  void read_template_arguments(const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) {
+      const size_t sign = text.find('=');
+      if (sign == std::string::npos)
+        throw CLI::ValidationError("--template-argument", "expected NAME=JSON, got " + text);
+      const bool is_new =
+          template_arguments.emplace(text.substr(0, sign), oriel::JsonText{text.substr(sign + 1)}).second;
+      if (!is_new) throw CLI::ValidationError("--template-argument", text.substr(0, sign) + " is given twice");
+    }
   }
 };
 
@@ -76,7 +96,7 @@ class Chat {
   }
 
   [[nodiscard]] Prompt render(std::span<const oriel::ChatMessage> messages) const {
-    return encode(format_.render(messages));
+    return encode(format_.render(messages, {.template_arguments = arguments_.template_arguments}));
   }
 
   /// A text as for transformers' processor, which adds a bos even where the text has one.

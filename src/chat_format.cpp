@@ -72,9 +72,13 @@ std::vector<PromptSegment> ChatFormat::render(std::span<const ChatMessage> messa
         }
       }
     }
-    const jinja::Text prompt = impl_->chat_template.render(turns, options.add_generation_prompt);
+    const jinja::Text prompt = impl_->chat_template.render(turns, options);
     return place_embeddings(prompt, impl_->placeholders, embeddings, "the prompt of the chat template");
   });
+}
+
+bool ChatFormat::takes_template_argument(std::string_view name) const {
+  return impl_->chat_template.takes_argument(name);
 }
 
 std::vector<PromptSegment> ChatFormat::place(std::string_view text, std::span<const MMEmbedding> embeddings) const {

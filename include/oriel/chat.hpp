@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include <oriel/chat_options.hpp>
 #include <oriel/export.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/tokenizer.hpp>
@@ -17,11 +18,6 @@ namespace oriel {
 struct ChatMessage {
   std::string role = {};  ///< "user", "assistant" or "system"
   std::vector<std::variant<std::string, MMEmbedding>> content = {};
-};
-
-struct ChatOptions {
-  /// End with what opens the assistant's answer.
-  bool add_generation_prompt = true;
 };
 
 /// The prompt format of a checkpoint: its chat template, run as transformers' processor runs it, and how the family
@@ -47,6 +43,10 @@ class ORIEL_API ChatFormat {
   /// and limit_exceeded for templates that do not end.
   [[nodiscard]] std::vector<PromptSegment> render(std::span<const ChatMessage> messages,
                                                   const ChatOptions& options = {}) const;
+
+  /// Whether the template reads a variable of this name, so that ChatOptions::template_arguments may set it. Throws as
+  /// render does where there is no template.
+  [[nodiscard]] bool takes_template_argument(std::string_view name) const;
 
   /// A text that is written for transformers' processor (`text=`), with the family's own placeholders ([IMG],
   /// <|vision_start|><|image_pad|><|vision_end|>, <start_of_image>) for the embeddings in order, pictures and videos

@@ -114,6 +114,32 @@ class Parity:
                 f"{self.family}, question, {count} pictures", *self.run("--question", question, *images), inputs, stops=True
             )
 
+    def template_arguments(self) -> None:
+        """What the family's template can be told: its pictures and videos by number."""
+        if not self.family.startswith("qwen"):
+            return
+        processor = self.truth.truth.processor
+        question, told = "Which?", ("--template-argument", "add_vision_id=true")
+        for count in (1, 2):
+            content = [{"type": "image"}] * count + [{"type": "text", "text": question}]
+            text = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, add_vision_id=True
+            )
+            assert f"Picture {count}: " in text
+            images = [word for i in range(count) for word in ("--image", str(self.scratch / f"picture{i}.png"))]
+            self.compare(
+                f"{self.family}, {count} pictures by number", *self.run("--question", question, *told, *images),
+                self.inputs_without_second_bos(text, count), stops=True,
+            )  # fmt: skip
+        content = [{"type": "video"}, {"type": "text", "text": question}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, add_vision_id=True
+        )
+        assert "Video 1: " in text
+        frames = ("--frames", str(self.scratch / "frames"), "--fps", str(FPS))
+        found = self.run("--question", question, *told, *frames, video=True)
+        self.compare(f"{self.family}, video by number", *found, self.truth.inputs(text, []), stops=True)
+
     def inputs_without_second_bos(self, text: str, count: int):
         bos = self.truth.truth.processor.tokenizer.bos_token
         call = self.truth.truth.processor
@@ -136,6 +162,7 @@ def main() -> None:
             parity = Parity(arguments.programs, family, arguments.seed, Path(scratch))
             parity.texts()
             parity.questions()
+            parity.template_arguments()
             problems += parity.problems
     print("\n".join(problems) if problems else "every prompt, position, logit and answer agrees")
     sys.exit(1 if problems else 0)
