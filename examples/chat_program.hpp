@@ -88,9 +88,10 @@ class Chat {
   [[nodiscard]] const oriel::Tokenizer& tokenizer() const { return tokenizer_; }
 
   /// Pictures first, then the question as it is.
-  [[nodiscard]] static oriel::ChatMessage question(std::span<const oriel::MMEmbedding> embeddings, std::string text) {
+  template <typename Pictures>
+  [[nodiscard]] static oriel::ChatMessage question(const Pictures& pictures, std::string text) {
     oriel::ChatMessage message{.role = "user"};
-    message.content.assign(embeddings.begin(), embeddings.end());
+    message.content.assign(pictures.begin(), pictures.end());
     message.content.emplace_back(std::move(text));
     return message;
   }
@@ -100,8 +101,8 @@ class Chat {
   }
 
   /// A text as for transformers' processor, which adds a bos even where the text has one.
-  [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::MMEmbedding> embeddings) const {
-    Prompt prompt = encode(format_.place(text, embeddings));
+  [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::PictureViews> pictures) const {
+    Prompt prompt = encode(format_.place_views(text, pictures));
     const std::optional<int64_t> bos = tokenizer_.bos_id();
     const bool adds_bos = bos && tokenizer_.encode("") == std::vector{*bos};
     if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or(""))) {
@@ -232,7 +233,7 @@ inline void answer_once(const ChatArguments& arguments, const Chat& chat, const 
 
 /// Questions from stdin, a line each, until it ends. The pictures belong to the first one; what the cache holds of the
 /// conversation is not computed again.
-inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embeddings) {
+inline void converse(const Chat& chat, std::span<const oriel::PictureViews> pictures) {
   oriel::Generator generator = chat.make_generator();
   std::vector<oriel::ChatMessage> messages;
   const bool is_watched = isatty(STDIN_FILENO) == 1;
@@ -242,7 +243,7 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
     if (is_watched) std::fprintf(stderr, "> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
-    messages.push_back(Chat::question(messages.empty() ? embeddings : std::span<const oriel::MMEmbedding>(), line));
+    messages.push_back(Chat::question(messages.empty() ? pictures : std::span<const oriel::PictureViews>(), line));
     const Prompt prompt = chat.render(messages);
     const oriel::JobResult result = stream_answer(generator, prompt, chat.job_options(prompt), print_text);
     print_text("\n");
@@ -252,14 +253,14 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
 }
 
 /// What the arguments ask about the pictures.
-inline void run_chat(const ChatArguments& arguments, std::span<const oriel::MMEmbedding> embeddings) {
+inline void run_chat(const ChatArguments& arguments, std::span<const oriel::PictureViews> pictures) {
   if (!arguments.dump.empty() && !arguments.question && !arguments.text)
     throw std::invalid_argument("--dump: expected --question or --text with it");
   const Chat chat(arguments);
   if (arguments.text)
-    answer_once(arguments, chat, chat.place(*arguments.text, embeddings));
+    answer_once(arguments, chat, chat.place(*arguments.text, pictures));
   else if (arguments.question)
-    answer_once(arguments, chat, chat.render(std::vector{Chat::question(embeddings, *arguments.question)}));
+    answer_once(arguments, chat, chat.render(std::vector{Chat::question(pictures, *arguments.question)}));
   else
-    converse(chat, embeddings);
+    converse(chat, pictures);
 }

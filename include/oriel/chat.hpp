@@ -17,7 +17,7 @@ namespace oriel {
 /// One turn of a conversation: pictures and text in the order in which they are said.
 struct ChatMessage {
   std::string role = {};  ///< "user", "assistant" or "system"
-  std::vector<std::variant<std::string, MMEmbedding>> content = {};
+  std::vector<std::variant<std::string, MMEmbedding, PictureViews>> content = {};
 };
 
 /// The prompt format of a checkpoint: its chat template, run as transformers' processor runs it, and how the family
@@ -53,6 +53,10 @@ class ORIEL_API ChatFormat {
   /// each in their own. Special tokens in it are recognised. Throws invalid_argument counting both if they do not
   /// match.
   [[nodiscard]] std::vector<PromptSegment> place(std::string_view text, std::span<const MMEmbedding> embeddings) const;
+
+  /// The same of pictures in one view or several.
+  [[nodiscard]] std::vector<PromptSegment> place_views(std::string_view text,
+                                                       std::span<const PictureViews> pictures) const;
 
  private:
   struct ORIEL_LOCAL Impl;

@@ -146,6 +146,22 @@ class Programs(unittest.TestCase):
         twice = ["--template-argument", "add_vision_id=true"] * 2
         self.assertEqual(ask(*twice, code=1).stderr, "chat_image: --template-argument: add_vision_id is given twice\n")
 
+    def test_a_long_picture_is_seen_in_crops(self):
+        def ask(family, *arguments, code=0):
+            return self.expect(run("chat_image", "--model", tiny(family), "--image", FLOWER, "--max-new-tokens", 1,
+                                   "--question", "What?", *arguments), code)  # fmt: skip
+
+        dumps = [self.folder / name for name in ("whole", "crops")]
+        ask("gemma3", "--dump", dumps[0])
+        ask("gemma3", "--dump", dumps[1], "--crops")
+        whole, crops = (read_safetensors(dump)["prompt_ids"][2] for dump in dumps)
+        soft = max(set(whole), key=whole.count)
+        self.assertEqual((whole.count(soft), crops.count(soft)), (16, 3 * 16))
+        self.assertEqual(
+            ask("qwen2_vl", "--crops", code=1).stderr,
+            f"chat_image: {FLOWER}: Qwen2-VL: this family sees pictures as a whole, without crops\n",
+        )
+
     def test_a_bos_in_a_text_is_doubled_with_a_warning(self):
         dump = self.folder / "dump.safetensors"
         arguments = ["chat_image", "--model", tiny("gemma3"), "--max-new-tokens", 1, "--dump", dump, "--text"]

@@ -9,8 +9,10 @@ Prints a line for each prompt, then every disagreement; the exit code is 1 if th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -140,10 +142,37 @@ class Parity:
         found = self.run("--question", question, *told, *frames, video=True)
         self.compare(f"{self.family}, video by number", *found, self.truth.inputs(text, []), stops=True)
 
-    def inputs_without_second_bos(self, text: str, count: int):
+    def crops(self) -> None:
+        """Long pictures as a whole and in crops, where the processor is told to; what a file says does not matter."""
+        if self.family != "gemma3":
+            return
+        mark = PLACEHOLDERS[self.truth.model_type]
+        sizes = [(270, self.random.randint(520, 1200)), (self.random.randint(520, 1100), 260), (300, 300)]
+        self.pictures = [picture(h, w, self.random.randrange(1000)) for h, w in sizes]
+        for i, pixels in enumerate(self.pictures):
+            Image.fromarray(pixels).save(self.scratch / f"long{i}.png")
+        images = [word for i in range(3) for word in ("--image", str(self.scratch / f"long{i}.png"))]
+        text = f"{mark} Compare\n{mark} with {mark}."
+        told = self.inputs_without_second_bos(text, 3, do_pan_and_scan=True)
+        assert len(told["pixel_values"]) > 6
+        self.compare("gemma3, crops", *self.run("--text", text, "--crops", "--ignore-eos", *images), told, stops=False)
+
+        directory = self.scratch / "told by its file"
+        shutil.copytree(self.directory, directory)
+        name = directory / "preprocessor_config.json"
+        file = json.loads(name.read_text())
+        file |= {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_max_num_crops": 4,
+                 "pan_and_scan_min_ratio_to_activate": 1.1}  # fmt: skip
+        name.write_text(json.dumps(file))
+        self.directory, self.truth = directory, TextTruth(directory)
+        assert self.truth.truth.processor.image_processor.do_pan_and_scan
+        untold = self.inputs_without_second_bos(text, 3)
+        self.compare("gemma3, crops by file", *self.run("--text", text, "--ignore-eos", *images), untold, stops=False)
+
+    def inputs_without_second_bos(self, text: str, count: int, **options):
         bos = self.truth.truth.processor.tokenizer.bos_token
         call = self.truth.truth.processor
-        images = {"images": [[Image.fromarray(p) for p in self.pictures[:count]]]} if count else {}
+        images = {"images": [[Image.fromarray(p) for p in self.pictures[:count]]], **options} if count else {}
         adds = not (bos and text.startswith(bos))
         return call(text=[text], return_tensors="pt", add_special_tokens=adds, **images)
 
@@ -163,6 +192,7 @@ def main() -> None:
             parity.texts()
             parity.questions()
             parity.template_arguments()
+            parity.crops()
             problems += parity.problems
     print("\n".join(problems) if problems else "every prompt, position, logit and answer agrees")
     sys.exit(1 if problems else 0)
