@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -18,6 +19,7 @@ struct ChatArguments {
   std::string model;
   ComputeArguments compute;
   std::optional<std::string> question, text;
+  std::map<std::string, oriel::TemplateValue> template_arguments;
   int64_t max_new_tokens = 512;
   double temperature = 0;
   uint64_t seed = 0;
@@ -45,8 +47,26 @@ struct ChatArguments {
     app.add_option("--text", text,
                    "a whole prompt as for transformers' processor, with the model's own placeholders for pictures")
         ->excludes(asks);
+    app.add_option_function<std::vector<std::string>>(
+           "--template-argument", [this](const auto& texts) { read_template_arguments(texts); },
+           "sets a variable of the chat template, such as enable_thinking=false; once for each")
+        ->allow_extra_args(false)
+        ->excludes("--text")
+        ->type_name("NAME=JSON");
     app.add_option("--dump", dump, "write prompt_ids, position_ids, logits, new_ids and new_logprobs")
         ->type_name("FILE.safetensors");
+  }
+
+ private:
+  void read_template_arguments(const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) {
+      const size_t sign = text.find('=');
+      if (sign == std::string::npos)
+        throw CLI::ValidationError("--template-argument", "expected NAME=JSON, got " + text);
+      const bool is_new =
+          template_arguments.emplace(text.substr(0, sign), oriel::JsonText{text.substr(sign + 1)}).second;
+      if (!is_new) throw CLI::ValidationError("--template-argument", text.substr(0, sign) + " is given twice");
+    }
   }
 };
 
@@ -69,26 +89,27 @@ class Chat {
   [[nodiscard]] const oriel::Tokenizer& tokenizer() const { return tokenizer_; }
 
   /// Pictures first, then the question as it is.
-  [[nodiscard]] static oriel::ChatMessage question(std::span<const oriel::MMEmbedding> embeddings, std::string text) {
+  template <typename Pictures>
+  [[nodiscard]] static oriel::ChatMessage question(const Pictures& pictures, std::string text) {
     oriel::ChatMessage message{.role = "user"};
-    message.content.assign(embeddings.begin(), embeddings.end());
+    message.content.assign(pictures.begin(), pictures.end());
     message.content.emplace_back(std::move(text));
     return message;
   }
 
   [[nodiscard]] Prompt render(std::span<const oriel::ChatMessage> messages) const {
-    return encode(format_.render(messages));
+    return encode(format_.render(messages, {.template_arguments = arguments_.template_arguments}));
   }
 
   /// A text as for transformers' processor, which adds a bos even where the text has one.
-  [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::MMEmbedding> embeddings) const {
+  [[nodiscard]] Prompt place(const std::string& text, std::span<const oriel::PictureViews> pictures) const {
     const std::optional<int64_t> bos = tokenizer_.bos_id();
     const std::vector<int64_t> added = tokenizer_.encode("");
     const bool adds_bos = bos && std::find(added.begin(), added.end(), *bos) != added.end();
     if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or("")))
       std::fprintf(stderr, "warning: --text starts with %s and the tokenizer adds it: it stands there twice\n",
                    tokenizer_.token(*bos)->c_str());
-    return encode(format_.place(text, embeddings), {.double_bos = true});
+    return encode(format_.place_views(text, pictures), {.double_bos = true});
   }
 
   /// Tokens of a prompt and its answer. Throws limit_exceeded, before memory is taken, if the model takes fewer.
@@ -256,7 +277,7 @@ inline void answer_once(const ChatArguments& arguments, const Chat& chat, const 
 
 /// Questions from stdin, a line each, until it ends. The pictures belong to the first one; what the cache holds of the
 /// conversation is not computed again. A question that can't be answered is forgotten.
-inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embeddings) {
+inline void converse(const Chat& chat, std::span<const oriel::PictureViews> pictures) {
   GrowingGenerator generator(chat);
   std::vector<oriel::ChatMessage> messages;
   int64_t questions = 0, unanswered = 0;
@@ -268,7 +289,7 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
     ++questions;
-    messages.push_back(Chat::question(messages.empty() ? embeddings : std::span<const oriel::MMEmbedding>(), line));
+    messages.push_back(Chat::question(messages.empty() ? pictures : std::span<const oriel::PictureViews>(), line));
     try {
       const Prompt prompt = chat.render(messages);
       const oriel::JobResult result =
@@ -289,14 +310,14 @@ inline void converse(const Chat& chat, std::span<const oriel::MMEmbedding> embed
 }
 
 /// What the arguments ask about the pictures.
-inline void run_chat(const ChatArguments& arguments, std::span<const oriel::MMEmbedding> embeddings) {
+inline void run_chat(const ChatArguments& arguments, std::span<const oriel::PictureViews> pictures) {
   if (!arguments.dump.empty() && !arguments.question && !arguments.text)
     throw std::invalid_argument("--dump: expected --question or --text with it");
   const Chat chat(arguments);
   if (arguments.text)
-    answer_once(arguments, chat, chat.place(*arguments.text, embeddings));
+    answer_once(arguments, chat, chat.place(*arguments.text, pictures));
   else if (arguments.question)
-    answer_once(arguments, chat, chat.render(std::vector{Chat::question(embeddings, *arguments.question)}));
+    answer_once(arguments, chat, chat.render(std::vector{Chat::question(pictures, *arguments.question)}));
   else
-    converse(chat, embeddings);
+    converse(chat, pictures);
 }

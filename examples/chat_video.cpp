@@ -34,11 +34,11 @@ int main(int argc, char** argv) {
   return run_program(app, argc, argv, [&] {
     arguments.compute.apply();
     const std::vector<oriel::Image> frames = open_frames(folder);
-    std::vector<oriel::MMEmbedding> video;
+    std::vector<oriel::PictureViews> video;
     {
       const oriel::VisionTower tower = arguments.compute.load_tower(arguments.model);
       ProgressLine progress("looking at the frames");
-      video.push_back(tower.get_video_embeddings(frames, {.fps = fps, .embed = {.progress = std::ref(progress)}}));
+      video.push_back({tower.get_video_embeddings(frames, {.fps = fps, .embed = {.progress = std::ref(progress)}})});
     }
     run_chat(arguments, video);
   });

@@ -31,25 +31,39 @@ MMEmbedding rows_alone(const MMEmbedding& embedding) {
   return embedding.with_placeholder_tokens(std::move(tokens));
 }
 
-std::vector<PromptSegment> to_segments(const std::vector<text::Piece>& pieces,
-                                       std::span<const MMEmbedding> embeddings) {
+std::vector<PromptSegment> place_embeddings(const jinja::Text& prompt,
+                                            const std::vector<arch::Placeholder>& placeholders,
+                                            std::span<const PictureViews> pictures, std::string_view where) {
+  std::vector<text::PromptPicture> kinds;
+  for (const PictureViews& views : pictures) kinds.push_back({modality_of(views[0]), views.size()});
   std::vector<PromptSegment> segments;
-  for (const text::Piece& piece : pieces) {
-    if (const auto* placed = std::get_if<text::PlacedPicture>(&piece))
-      segments.emplace_back(placed->bare ? rows_alone(embeddings[placed->picture]) : embeddings[placed->picture]);
-    else
+  for (const text::Piece& piece : text::place_pictures(prompt, placeholders, kinds, where)) {
+    if (const auto* placed = std::get_if<text::PlacedPicture>(&piece)) {
+      const MMEmbedding& view = pictures[placed->picture][placed->view];
+      segments.emplace_back(placed->bare ? rows_alone(view) : view);
+    } else {
       segments.emplace_back(TextSegment{.text = std::get<text::PlacedText>(piece).text,
                                         .special_tokens = !std::get<text::PlacedText>(piece).foreign});
+    }
   }
   return segments;
 }
 
-std::vector<PromptSegment> place_embeddings(const jinja::Text& prompt,
-                                            const std::vector<arch::Placeholder>& placeholders,
-                                            std::span<const MMEmbedding> embeddings, std::string_view where) {
-  std::vector<arch::Modality> modalities;
-  for (const MMEmbedding& embedding : embeddings) modalities.push_back(modality_of(embedding));
-  return to_segments(text::place_pictures(prompt, placeholders, modalities, where), embeddings);
+/// A turn for the template, which sees of a picture only that there is one; the pictures go to `pictures`.
+text::Turn turn_of(const ChatMessage& message, size_t index, std::vector<PictureViews>& pictures) {
+  text::Turn turn{message.role, {}};
+  for (const auto& part : message.content) {
+    if (const auto* text = std::get_if<std::string>(&part)) {
+      turn.content.emplace_back(*text);
+      continue;
+    }
+    const auto* one = std::get_if<MMEmbedding>(&part);
+    pictures.push_back(one != nullptr ? PictureViews{*one} : std::get<PictureViews>(part));
+    if (pictures.back().empty())
+      throw_error(ErrorCode::invalid_argument, "messages[{}].content: expected views of a picture, got none", index);
+    turn.content.emplace_back(modality_of(pictures.back()[0]));
+  }
+  return turn;
 }
 
 }  // namespace
@@ -70,27 +84,32 @@ ChatFormat ChatFormat::load(const std::filesystem::path& directory) {
 std::vector<PromptSegment> ChatFormat::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
   return with_memory_errors("messages", "they were rendered", [&] {
     std::vector<text::Turn> turns;
-    std::vector<MMEmbedding> embeddings;
-    for (const ChatMessage& message : messages) {
-      text::Turn& turn = turns.emplace_back(text::Turn{message.role, {}});
-      for (const auto& part : message.content) {
-        if (const auto* embedding = std::get_if<MMEmbedding>(&part)) {
-          embeddings.push_back(*embedding);
-          turn.content.emplace_back(modality_of(*embedding));
-        } else {
-          turn.content.emplace_back(std::get<std::string>(part));
-        }
-      }
-    }
-    const jinja::Text prompt = impl_->chat_template.render(turns, options.add_generation_prompt);
-    return place_embeddings(prompt, impl_->placeholders, embeddings, "the prompt of the chat template");
+    std::vector<PictureViews> pictures;
+    for (size_t i = 0; i < messages.size(); ++i) turns.push_back(turn_of(messages[i], i, pictures));
+    const jinja::Text prompt = impl_->chat_template.render(turns, options);
+    return place_embeddings(prompt, impl_->placeholders, pictures, "the prompt of the chat template");
   });
+}
+
+bool ChatFormat::takes_template_argument(std::string_view name) const {
+  return impl_->chat_template.takes_argument(name);
 }
 
 std::vector<PromptSegment> ChatFormat::place(std::string_view text, std::span<const MMEmbedding> embeddings) const {
   return with_memory_errors("text", "pictures were placed in it", [&] {
+    std::vector<PictureViews> pictures;
+    for (const MMEmbedding& embedding : embeddings) pictures.push_back({embedding});
+    return place_views(text, pictures);
+  });
+}
+
+std::vector<PromptSegment> ChatFormat::place_views(std::string_view text,
+                                                   std::span<const PictureViews> pictures) const {
+  return with_memory_errors("text", "pictures were placed in it", [&] {
     if (!is_utf8(text)) throw_error(ErrorCode::invalid_argument, "text: expected UTF-8");
-    return place_embeddings(jinja::Text(std::string(text)), impl_->placeholders, embeddings, "text");
+    for (const PictureViews& views : pictures)
+      if (views.empty()) throw_error(ErrorCode::invalid_argument, "pictures: expected views of each, got none of one");
+    return place_embeddings(jinja::Text(std::string(text)), impl_->placeholders, pictures, "text");
   });
 }
 

@@ -50,6 +50,7 @@ struct VisionTower::Impl {
 
   /// The target of a picture, with everything checked that makes it impossible. `name` opens the message.
   [[nodiscard]] arch::ImageTarget plan(Size size, const PreprocessOptions& options, const std::string& name) const;
+  [[nodiscard]] std::vector<Rect> plan_crops(Size size, const CropOptions& options, const std::string& name) const;
   [[nodiscard]] arch::VideoTarget plan_video(Size frame, int64_t frames, const VideoOptions& options,
                                              const std::string& name) const;
   /// A picture in host memory, or pixels on the GPU.

@@ -142,6 +142,18 @@ arch::ImageTarget VisionTower::Impl::plan(Size size, const PreprocessOptions& op
   return target;
 }
 
+std::vector<Rect> VisionTower::Impl::plan_crops(Size size, const CropOptions& options, const std::string& name) const {
+  check_size(size, name);
+  if (!(options.min_ratio >= 1 && options.min_ratio < 1e6))
+    throw_error(ErrorCode::invalid_argument, "min_ratio: expected 1 or more, got {}", options.min_ratio);
+  if (options.min_side < 1)
+    throw_error(ErrorCode::invalid_argument, "min_side: expected a positive number of pixels, got {}",
+                options.min_side);
+  if (options.max_crops < 1 || options.max_crops > 1024)
+    throw_error(ErrorCode::invalid_argument, "max_crops: expected 1 to 1024, got {}", options.max_crops);
+  return with_name(name, [&] { return architecture->plan_crops(size, options); });
+}
+
 arch::VideoTarget VisionTower::Impl::plan_video(Size frame, int64_t frames, const VideoOptions& options,
                                                 const std::string& name) const {
   check_size(frame, name);

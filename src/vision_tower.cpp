@@ -30,6 +30,17 @@ ImagePlan VisionTower::plan(Size size, const PreprocessOptions& options) const {
           .embedding_bytes = rows};
 }
 
+std::vector<Rect> VisionTower::plan_crops(Size size, const CropOptions& options) const {
+  return impl_->plan_crops(size, options, "plan_crops");
+}
+
+PictureViews VisionTower::get_image_views(const Image& image, const CropOptions& crops,
+                                          const EmbedOptions& options) const {
+  std::vector<Image> views{image};
+  for (const Rect& part : impl_->plan_crops(image.size(), crops, image.name())) views.push_back(image.crop(part));
+  return get_image_embeddings(views, options);
+}
+
 MMEmbedding VisionTower::get_image_embeddings(const Image& image, const EmbedOptions& options) const {
   return std::move(
       impl_
@@ -108,6 +119,7 @@ int64_t VisionTower::patch_size() const noexcept { return impl_->traits().pixels
 int64_t VisionTower::merge_size() const noexcept { return impl_->traits().merge_size; }
 int64_t VisionTower::depth() const noexcept { return impl_->traits().vit.depth; }
 int64_t VisionTower::width() const noexcept { return impl_->traits().vit.width; }
+bool VisionTower::has_crops() const noexcept { return impl_->traits().has_crops; }
 bool VisionTower::has_video() const noexcept { return impl_->traits().has_video; }
 bool VisionTower::has_pixel_limits() const noexcept { return impl_->traits().has_pixel_limits; }
 Device VisionTower::device() const noexcept { return impl_->device; }

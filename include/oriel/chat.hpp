@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include <oriel/chat_options.hpp>
 #include <oriel/export.hpp>
 #include <oriel/mm_embedding.hpp>
 #include <oriel/tokenizer.hpp>
@@ -16,12 +17,7 @@ namespace oriel {
 /// One turn of a conversation: pictures and text in the order in which they are said.
 struct ChatMessage {
   std::string role = {};  ///< "user", "assistant" or "system"
-  std::vector<std::variant<std::string, MMEmbedding>> content = {};
-};
-
-struct ChatOptions {
-  /// End with what opens the assistant's answer.
-  bool add_generation_prompt = true;
+  std::vector<std::variant<std::string, MMEmbedding, PictureViews>> content = {};
 };
 
 /// The prompt format of a checkpoint: its chat template, run as transformers' processor runs it, and how the family
@@ -48,11 +44,19 @@ class ORIEL_API ChatFormat {
   [[nodiscard]] std::vector<PromptSegment> render(std::span<const ChatMessage> messages,
                                                   const ChatOptions& options = {}) const;
 
+  /// Whether the template reads a variable of this name, so that ChatOptions::template_arguments may set it. Throws as
+  /// render does where there is no template.
+  [[nodiscard]] bool takes_template_argument(std::string_view name) const;
+
   /// A text that is written for transformers' processor (`text=`), with the family's own placeholders ([IMG],
   /// <|vision_start|><|image_pad|><|vision_end|>, <start_of_image>) for the embeddings in order, pictures and videos
   /// each in their own. Special tokens in it are recognised. Throws invalid_argument counting both if they do not
   /// match.
   [[nodiscard]] std::vector<PromptSegment> place(std::string_view text, std::span<const MMEmbedding> embeddings) const;
+
+  /// The same of pictures in one view or several.
+  [[nodiscard]] std::vector<PromptSegment> place_views(std::string_view text,
+                                                       std::span<const PictureViews> pictures) const;
 
  private:
   struct ORIEL_LOCAL Impl;

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include <oriel/crops.hpp>
 #include <oriel/export.hpp>
 #include <oriel/types.hpp>
 
@@ -106,6 +107,10 @@ class ORIEL_API Image {
   [[nodiscard]] static ImageInfo probe(const std::filesystem::path& path, const ImageLimits& limits = {});
   [[nodiscard]] static ImageInfo probe(std::span<const std::byte> bytes, const ImageLimits& limits = {},
                                        const std::string& name = "image");
+
+  /// A part of the picture as a picture of its own, under the same name. Throws invalid_argument for one that is empty
+  /// or does not lie inside, out_of_memory.
+  [[nodiscard]] Image crop(const Rect& part) const;
 
   [[nodiscard]] Size size() const noexcept { return size_; }
   /// [height, width, 3] bytes without padding.

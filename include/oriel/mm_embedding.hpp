@@ -97,4 +97,7 @@ class ORIEL_API MMEmbedding {
   std::shared_ptr<const State> state_;
 };
 
+/// One picture: the whole of it, and after that crops of it. What VisionTower::get_image_views makes.
+using PictureViews = std::vector<MMEmbedding>;
+
 }  // namespace oriel

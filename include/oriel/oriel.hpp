@@ -1,6 +1,7 @@
 #pragma once
 // oriel: the image half of vision-language models. One include for everything but oriel/torch.hpp.
 #include <oriel/chat.hpp>
+#include <oriel/crops.hpp>
 #include <oriel/embedding_cache.hpp>
 #include <oriel/error.hpp>
 #include <oriel/generator.hpp>

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <oriel/crops.hpp>
 #include <oriel/export.hpp>
 #include <oriel/image.hpp>
 #include <oriel/load_options.hpp>
@@ -166,6 +167,10 @@ class ORIEL_API VisionTower {
   /// What a picture of this size becomes; needs no pixels. Sides of 1 to 2^31. Ignores progress, cancel and stream.
   [[nodiscard]] ImagePlan plan(Size size, const PreprocessOptions& options = {}) const;
 
+  /// The crops that the tower sees beside a picture of this size, in the order of get_image_views; none of one that is
+  /// not long enough. Throws unsupported_model for families that see pictures as a whole.
+  [[nodiscard]] std::vector<Rect> plan_crops(Size size, const CropOptions& options = {}) const;
+
   /// A picture to the rows that the language model reads.
   [[nodiscard]] MMEmbedding get_image_embeddings(const Image& image, const EmbedOptions& options = {}) const;
   /// Several pictures of any sizes in one packed call. An empty span gives an empty result.
@@ -181,6 +186,11 @@ class ORIEL_API VisionTower {
   /// CPU.
   [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const DevicePixelView> images,
                                                               const EmbedOptions& options = {}) const;
+  /// A picture as a whole and its crops, in one packed call, for ChatMessage::content: Gemma 3's pan and scan, which
+  /// transformers' processor does where it is called with do_pan_and_scan=True, whatever the checkpoint's files say.
+  /// Throws as plan_crops does.
+  [[nodiscard]] PictureViews get_image_views(const Image& image, const CropOptions& crops = {},
+                                             const EmbedOptions& options = {}) const;
   /// Frames of equal size to one embedding. Throws unsupported_model for families without video.
   [[nodiscard]] MMEmbedding get_video_embeddings(std::span<const Image> frames, const VideoOptions& options = {}) const;
   /// The same of frames that are in the memory of the tower's GPU already, called "frame 0", "frame 1", ... in
@@ -217,6 +227,7 @@ class ORIEL_API VisionTower {
   [[nodiscard]] int64_t depth() const noexcept;              ///< transformer blocks
   [[nodiscard]] int64_t width() const noexcept;              ///< columns of a hidden state
   [[nodiscard]] bool has_video() const noexcept;
+  [[nodiscard]] bool has_crops() const noexcept;         ///< whether plan_crops and get_image_views mean something
   [[nodiscard]] bool has_pixel_limits() const noexcept;  ///< whether min_pixels and max_pixels mean something
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] DType dtype() const noexcept;

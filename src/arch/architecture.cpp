@@ -10,6 +10,10 @@ VideoTarget Architecture::plan_video(const VideoRequest&) const {
   throw_error(ErrorCode::unsupported_model, "{}: this family takes pictures, not videos", traits_.family);
 }
 
+std::vector<Rect> Architecture::plan_crops(Size, const CropOptions&) const {
+  throw_error(ErrorCode::unsupported_model, "{}: this family sees pictures as a whole, without crops", traits_.family);
+}
+
 int64_t Architecture::rows(const Grid& grid) const {
   return grid.t * (grid.h / traits_.merge_size) * (grid.w / traits_.merge_size);
 }

@@ -14,6 +14,7 @@
 #include "arch/weights.hpp"
 #include "image/patches.hpp"
 #include "nn/vit.hpp"
+#include "oriel/crops.hpp"
 #include "oriel/types.hpp"
 
 namespace oriel::arch {
@@ -78,6 +79,13 @@ struct Placeholder {
   std::string closing = {};  ///< the same behind it; a text may lack both, and then has the rows alone
   std::string around = {};   ///< plain text that the processor writes on both sides
   std::string row = {};      ///< token of one row, which no text with pictures may hold; empty: `token`
+  /// What the processor writes where a picture is followed by crops of it, each as a picture is written.
+  struct Crops {
+    std::string introduction = {};  ///< plain text in front of the whole picture; empty: the family has no crops
+    std::string transition = {};    ///< behind it
+    std::string separator = {};     ///< between two crops
+  };
+  Crops crops = {};
 };
 
 /// What arrange and project hold beside the transformer; plan counts memory with it (tower_memory.cpp).
@@ -100,6 +108,7 @@ struct Traits {
   int64_t merge_size = 1;         ///< patches along each side of one row's area
   bool has_pixel_limits = false;  ///< whether PixelBudget means something
   bool has_video = false;
+  bool has_crops = false;  ///< whether the tower may see crops of a picture beside the whole of it
   Footprint footprint;
   std::vector<Placeholder> placeholders = {};  ///< empty without a text side
 };
@@ -113,6 +122,8 @@ class Architecture {
   /// Target of an upright picture with positive sides. Throws unsupported_image where transformers raises.
   [[nodiscard]] virtual ImageTarget plan(Size size, const PixelBudget& budget) const = 0;
   [[nodiscard]] virtual VideoTarget plan_video(const VideoRequest& request) const;
+  /// Crops of a picture, in the order in which the prompt has them; none of one that is seen as a whole alone.
+  [[nodiscard]] virtual std::vector<Rect> plan_crops(Size size, const CropOptions& options) const;
 
   /// Takes the projector's weights, and returns the transformer's.
   [[nodiscard]] virtual nn::VitWeights load(WeightReader& reader) = 0;

@@ -1,4 +1,5 @@
 // Gemma 3: a SigLIP tower, average pooling to a fixed number of rows, a norm, a matrix. spec/siglip.md 4 and 7.
+#include <algorithm>
 #include <cmath>
 
 #include "arch/siglip_tower.hpp"
@@ -35,10 +36,38 @@ class Gemma3 final : public SiglipTower {
     end_token_ = special_token(config, "eoi_token_index", "eoi_token_id", 256000);
     image_token_ = special_token(config, "image_token_index", "image_token_id", 262144);
     expect_distinct(config, image_token_, "image_token_index", {start_token_, end_token_});
-    traits_.placeholders = {{.token = "<start_of_image>", .around = "\n\n", .row = "<image_soft_token>"}};
+    traits_.has_crops = true;
+    traits_.placeholders = {{.token = "<start_of_image>",
+                             .around = "\n\n",
+                             .row = "<image_soft_token>",
+                             .crops = {.introduction = "Here is the original image ",
+                                       .transition = " and here are some crops to help you see better ",
+                                       .separator = " "}}};
     if (const Json length = files.processor["image_seq_length"]; length.has_value() && length.integer() != wanted)
       throw_error(ErrorCode::malformed_model, "{}: expected mm_tokens_per_image {} of config.json, got {}",
                   length.where(), wanted, length.integer());
+  }
+
+  /// Pan and scan: a long picture is cut across its long side, into crops that are about square.
+  std::vector<Rect> plan_crops(Size size, const CropOptions& options) const override {
+    const bool wide = size.width >= size.height;
+    const int64_t length = std::max(size.width, size.height);
+    const int64_t breadth = std::min(size.width, size.height);
+    const double ratio = static_cast<double>(length) / static_cast<double>(breadth);
+    if (ratio < options.min_ratio) return {};
+    const int64_t wanted = std::min(static_cast<int64_t>(std::floor(ratio + 0.5)), length / options.min_side);
+    const int64_t count = std::min(std::max<int64_t>(wanted, 2), options.max_crops);
+    const int64_t side = (length + count - 1) / count;  // the last crop may be shorter
+    if (std::min(side, breadth) < options.min_side) return {};
+    if (side * (count - 1) >= length)
+      throw_error(ErrorCode::unsupported_image, "a picture of {} x {} pixels: can't be cut into {} crops of {} pixels",
+                  size.width, size.height, count, side);
+    std::vector<Rect> crops;
+    for (int64_t begin = 0; begin < length; begin += side) {
+      const int64_t extent = std::min(side, length - begin);
+      crops.push_back(wide ? Rect{begin, 0, {extent, breadth}} : Rect{0, begin, {breadth, extent}});
+    }
+    return crops;
   }
 
   at::Tensor project(const at::Tensor& features, std::span<const Grid>) const override {

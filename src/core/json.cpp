@@ -317,6 +317,7 @@ bool Json::is_object() const {
 bool Json::is_array() const { return value_ != nullptr && std::holds_alternative<Value::Array>(value_->data); }
 bool Json::is_string() const { return value_ != nullptr && std::holds_alternative<std::string>(value_->data); }
 bool Json::is_bool() const { return value_ != nullptr && std::holds_alternative<bool>(value_->data); }
+bool Json::is_integer() const { return value_ != nullptr && std::holds_alternative<int64_t>(value_->data); }
 bool Json::is_number() const {
   return value_ != nullptr &&
          (std::holds_alternative<int64_t>(value_->data) || std::holds_alternative<double>(value_->data));

@@ -35,6 +35,7 @@ class Json {
   [[nodiscard]] bool is_array() const;
   [[nodiscard]] bool is_string() const;
   [[nodiscard]] bool is_number() const;
+  [[nodiscard]] bool is_integer() const;  ///< a number without fraction and exponent, in 64 bits: 64, not 64.0
   [[nodiscard]] bool is_bool() const;
 
   /// A member of an object. Absent if this is absent or null or has no such key; malformed_model if this is no object.

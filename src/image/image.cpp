@@ -109,6 +109,19 @@ Image Image::from_pixels(const PixelView& view, const ImageOptions& options, con
   });
 }
 
+Image Image::crop(const Rect& part) const {
+  const auto fits = [](int64_t begin, int64_t length, int64_t whole) {
+    return begin >= 0 && length > 0 && length <= whole && begin <= whole - length;
+  };
+  if (!fits(part.x, part.size.width, size_.width) || !fits(part.y, part.size.height, size_.height))
+    throw_error(ErrorCode::invalid_argument, "{}: expected a part of {} x {} pixels, got {} x {} at ({}, {})", name_,
+                size_.width, size_.height, part.size.width, part.size.height, part.x, part.y);
+  const size_t offset = static_cast<size_t>(part.y * size_.width + part.x) * 3;
+  return from_pixels({.data = rgb_.get() + offset, .size = part.size, .stride_bytes = size_.width * 3},
+                     {.limits = {.max_side = size_.width + size_.height, .max_pixels = size_.width * size_.height}},
+                     name_);
+}
+
 ImageInfo Image::probe(const std::filesystem::path& path, const ImageLimits& limits) {
   const std::string name = path.string();
   return with_memory_errors(name, reading, [&] { return probe(read_file(path, limits), limits, name); });

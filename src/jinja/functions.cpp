@@ -96,11 +96,11 @@ Value call_method(Run& run, const Function& method, const Arguments& arguments) 
   std::vector<Value> items;
   for (const auto& [key, value] : dict.entries) {
     if (method.name == "keys")
-      items.push_back(make_text(run, key));
+      items.push_back(make_text(run, key, dict.foreign_keys));
     else if (method.name == "values")
       items.push_back(value);
     else
-      items.push_back(make_list(run, {make_text(run, key), value}, /*tuple=*/true));
+      items.push_back(make_list(run, {make_text(run, key, dict.foreign_keys), value}, /*tuple=*/true));
   }
   return make_list(run, std::move(items));
 }

@@ -3,6 +3,7 @@
 #include "core/json.hpp"
 #include "jinja/interpreter.hpp"
 #include "jinja/template.hpp"
+#include "jinja/variables.hpp"
 
 namespace oriel::jinja {
 
@@ -172,6 +173,8 @@ Template Template::parse(std::string_view source, std::string name) {
   auto statements = std::make_shared<const std::vector<Statement>>(jinja::parse(source, run));
   return {std::move(statements), std::make_shared<const std::string>(std::move(name))};
 }
+
+std::set<std::string, std::less<>> Template::variables_read() const { return jinja::variables_read(*statements_); }
 
 Text Template::render_with(Run& run, const Variables& variables) const {
   Scope globals;

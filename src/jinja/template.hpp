@@ -2,6 +2,7 @@
 // Jinja templates as transformers runs chat templates: trim_blocks, lstrip_blocks, break and continue, an immutable
 // sandbox, raise_exception, strftime_now, a tojson that escapes nothing, {% generation %}.
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,9 @@ class Template {
   /// `name` stands for the file in messages. Throws malformed_model for what does not parse, unsupported_model for what
   /// oriel does not run, limit_exceeded for a template that is too long or nests too deep.
   [[nodiscard]] static Template parse(std::string_view source, std::string name);
+
+  /// Names of all variables that the template reads somewhere, those that it sets itself among them.
+  [[nodiscard]] std::set<std::string, std::less<>> variables_read() const;
 
   using Variables = std::vector<std::pair<std::string, Value>>;
   /// What the template writes. `make_variables` builds its variables, within the limits of the same run. Throws

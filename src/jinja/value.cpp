@@ -96,6 +96,7 @@ class Writer {
       const char* brackets = list->tuple && !json_ ? "()" : "[]";
       write_items(brackets, list->items.size(), [&](size_t i) { write(list->items[i]); });
     } else if (const Dict* dict = value.dict()) {
+      foreign_ = foreign_ || (dict->foreign_keys && !dict->entries.empty());
       write_items("{}", dict->entries.size(), [&](size_t i) {
         add(json_ ? json_quoted(dict->entries[i].first) : quoted(dict->entries[i].first));
         add(": ");
@@ -164,12 +165,12 @@ Value make_list(Run& run, std::vector<Value> items, bool tuple) {
   return Value(std::make_shared<const List>(List{std::move(items), tuple, depth}));
 }
 
-Value make_dict(Run& run, std::vector<std::pair<std::string, Value>> entries) {
+Value make_dict(Run& run, std::vector<std::pair<std::string, Value>> entries, bool foreign_keys) {
   run.take_bytes((entries.size() + 1) * sizeof(entries[0]));
   int depth = 1;
   for (const auto& [key, value] : entries) depth = depth_around(run, value, depth);
   std::map<std::string_view, size_t> places;
-  Dict dict{.entries = {}, .depth = depth};
+  Dict dict{.entries = {}, .depth = depth, .foreign_keys = foreign_keys};
   dict.entries.reserve(entries.size());  // keys stay where they are: `places` looks at them
   for (auto& [key, value] : entries) {
     const auto [place, is_new] = places.try_emplace(key, dict.entries.size());
@@ -271,7 +272,7 @@ ListPointer items_of(Run& run, const Value& value) {
   if (value.is<ListPointer>()) return value.as<ListPointer>();
   std::vector<Value> items;
   if (const Dict* dict = value.dict()) {
-    for (const auto& [key, item] : dict->entries) items.push_back(make_text(run, key));
+    for (const auto& [key, item] : dict->entries) items.push_back(make_text(run, key, dict->foreign_keys));
   } else if (const Text* text = value.text()) {
     run.take_bytes(text->size() * 128);  // about what a character costs as a value of its own
     for (size_t at = 0; at < text->size();) {

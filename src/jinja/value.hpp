@@ -30,6 +30,7 @@ struct List {
 struct Dict {
   std::vector<std::pair<std::string, Value>> entries;  ///< in order, keys unique
   int depth = 1;
+  bool foreign_keys = false;  ///< all keys are
 };
 /// What `namespace()` makes: the one thing that changes. No value may hold it but a variable.
 struct Namespace {
@@ -91,7 +92,7 @@ class Value {
 /// Paid for, and checked: not too deep, and nothing inside that changes.
 [[nodiscard]] Value make_list(Run& run, std::vector<Value> items, bool tuple = false);
 /// The last of equal keys wins, at the place of the first.
-[[nodiscard]] Value make_dict(Run& run, std::vector<std::pair<std::string, Value>> entries);
+[[nodiscard]] Value make_dict(Run& run, std::vector<std::pair<std::string, Value>> entries, bool foreign_keys = false);
 [[nodiscard]] Value make_text(Run& run, std::string bytes, bool foreign = false);
 
 [[nodiscard]] std::string_view type_name(const Value& value);

@@ -4,11 +4,11 @@
 
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <system_error>
 
 #include "arch/tokenizer_class.hpp"
 #include "core/error.hpp"
+#include "text/template_arguments.hpp"
 
 namespace oriel::text {
 namespace {
@@ -53,7 +53,7 @@ jinja::Template find_template(const arch::ModelFiles& files, const Json& tokeniz
               only_tokenizer ? "; the one of tokenizer_config.json is not used by transformers' processor" : "");
 }
 
-using SpecialTokens = std::map<std::string, std::string>;
+using SpecialTokens = std::map<std::string, std::string, std::less<>>;
 
 /// A named token is a text, or an object that has it as "content". null takes a name away.
 void add_special_tokens(const Json& file, SpecialTokens& tokens) {
@@ -115,25 +115,38 @@ ChatTemplate ChatTemplate::load(const arch::ModelFiles& files) {
   const Json tokenizer_config = read_if_there(files.directory / "tokenizer_config.json");
   try {
     result.template_ = find_template(files, tokenizer_config);
+    result.variables_read_ = result.template_->variables_read();
   } catch (const Error& error) {
     result.refusal_ = error;
   }
-  for (auto& [name, token] : read_special_tokens(files, tokenizer_config))
-    result.special_tokens_.emplace_back(name, token);
+  result.special_tokens_ = read_special_tokens(files, tokenizer_config);
   return result;
 }
 
-jinja::Text ChatTemplate::render(std::span<const Turn> turns, bool add_generation_prompt) const {
+bool ChatTemplate::sets(std::string_view name) const {
+  return is_reserved_variable(name) || special_tokens_.contains(name);
+}
+
+bool ChatTemplate::takes_argument(std::string_view name) const {
+  if (refusal_) throw Error(*refusal_);
+  return variables_read_.contains(name) && !sets(name);
+}
+
+jinja::Text ChatTemplate::render(std::span<const Turn> turns, const ChatOptions& options) const {
   if (refusal_) throw Error(*refusal_);
   if (turns.empty()) throw_error(ErrorCode::invalid_argument, "messages: expected at least one, got none");
+  for (const auto& [name, value] : options.template_arguments)
+    check_argument_name(name, sets(name), variables_read_.contains(name));
   return template_->render([&](jinja::Run& run) {
     std::vector<Value> messages;
     for (size_t i = 0; i < turns.size(); ++i) messages.push_back(message_of(run, turns[i], i));
     jinja::Template::Variables variables{{"messages", jinja::make_list(run, std::move(messages))},
                                          {"tools", Value(jinja::None{})},
                                          {"documents", Value(jinja::None{})},
-                                         {"add_generation_prompt", Value(add_generation_prompt)}};
+                                         {"add_generation_prompt", Value(options.add_generation_prompt)}};
     for (const auto& [name, token] : special_tokens_) variables.emplace_back(name, own(run, token));
+    for (const auto& [name, value] : options.template_arguments)
+      variables.emplace_back(name, argument_value(run, name, value));
     return variables;
   });
 }

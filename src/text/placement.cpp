@@ -11,7 +11,7 @@ std::string_view name_of(arch::Modality modality) { return modality == arch::Mod
 
 class Placement {
  public:
-  Placement(std::span<const arch::Placeholder> placeholders, std::span<const arch::Modality> pictures,
+  Placement(std::span<const arch::Placeholder> placeholders, std::span<const PromptPicture> pictures,
             std::string_view where)
       : placeholders_(placeholders), pictures_(pictures), where_(where), found_(placeholders.size()) {}
 
@@ -59,11 +59,23 @@ class Placement {
     const size_t behind = place + placeholder.token.size();
     const bool bare = !before.ends_with(placeholder.opening) || !text.substr(behind).starts_with(placeholder.closing);
     add_own(bare ? before : before.substr(0, before.size() - placeholder.opening.size()));
-    add_text(placeholder.around, /*foreign=*/false);
     if (const size_t picture = next_picture(placeholder.modality, found_[kind]++); picture < pictures_.size())
-      pieces_.emplace_back(PlacedPicture{picture, bare});
-    add_text(placeholder.around, /*foreign=*/false);
+      add_picture(placeholder, picture, bare);
     return bare ? behind : behind + placeholder.closing.size();
+  }
+
+  void add_picture(const arch::Placeholder& placeholder, size_t picture, bool bare) {
+    const size_t views = pictures_[picture].views;
+    const arch::Placeholder::Crops& crops = placeholder.crops;
+    if (views > 1 && crops.introduction.empty())
+      throw_error(ErrorCode::invalid_argument, "{}: this family's prompts take one view of a picture, got {}", where_,
+                  views);
+    for (size_t view = 0; view < views; ++view) {
+      if (views > 1) add_text(view == 0 ? crops.introduction : view == 1 ? crops.transition : crops.separator, false);
+      add_text(placeholder.around, /*foreign=*/false);
+      pieces_.emplace_back(PlacedPicture{picture, view, bare});
+      add_text(placeholder.around, /*foreign=*/false);
+    }
   }
 
   /// Without a picture the token of a row is one like any other.
@@ -78,24 +90,26 @@ class Placement {
   /// Index of picture number `number` of a kind; the count of all if there is none.
   [[nodiscard]] size_t next_picture(arch::Modality modality, size_t number) const {
     for (size_t i = 0; i < pictures_.size(); ++i)
-      if (pictures_[i] == modality && number-- == 0) return i;
+      if (pictures_[i].modality == modality && number-- == 0) return i;
     return pictures_.size();
   }
 
   void check_counts() const {
     for (size_t i = 0; i < placeholders_.size(); ++i) {
-      const auto wanted = static_cast<size_t>(std::ranges::count(pictures_, placeholders_[i].modality));
+      const auto wanted =
+          static_cast<size_t>(std::ranges::count(pictures_, placeholders_[i].modality, &PromptPicture::modality));
       if (found_[i] != wanted)
         throw_error(ErrorCode::invalid_argument, "{}: expected one {} for each of {} {}, found {}", where_,
                     placeholders_[i].token, wanted, name_of(placeholders_[i].modality), found_[i]);
     }
-    for (const arch::Modality modality : pictures_)
-      if (std::ranges::find(placeholders_, modality, &arch::Placeholder::modality) == placeholders_.end())
-        throw_error(ErrorCode::invalid_argument, "{}: this family's prompts take no {}", where_, name_of(modality));
+    for (const PromptPicture& picture : pictures_)
+      if (std::ranges::find(placeholders_, picture.modality, &arch::Placeholder::modality) == placeholders_.end())
+        throw_error(ErrorCode::invalid_argument, "{}: this family's prompts take no {}", where_,
+                    name_of(picture.modality));
   }
 
   std::span<const arch::Placeholder> placeholders_;
-  std::span<const arch::Modality> pictures_;
+  std::span<const PromptPicture> pictures_;
   std::string_view where_;
   std::vector<size_t> found_;  // placeholders of each kind
   std::vector<Piece> pieces_;
@@ -104,7 +118,7 @@ class Placement {
 }  // namespace
 
 std::vector<Piece> place_pictures(const jinja::Text& text, std::span<const arch::Placeholder> placeholders,
-                                  std::span<const arch::Modality> pictures, std::string_view where) {
+                                  std::span<const PromptPicture> pictures, std::string_view where) {
   return Placement(placeholders, pictures, where).place(text);
 }
 

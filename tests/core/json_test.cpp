@@ -36,6 +36,8 @@ TEST(Json, ReadsEveryKindOfValue) {
   EXPECT_TRUE(json.is_object() && json["l"].is_array() && json["s"].is_string() && json["f"].is_number() &&
               json["b"].is_bool());
   EXPECT_FALSE(json["b"].is_number() || json["i"].is_string() || json["n"].is_object() || json["absent"].is_array());
+  EXPECT_TRUE(json["i"].is_integer() && json["l"].elements()[0].is_integer());
+  EXPECT_FALSE(json["l"].elements()[1].is_integer() || json["f"].is_integer() || json["b"].is_integer());
 }
 
 TEST(Json, TellsAbsentFromNull) {

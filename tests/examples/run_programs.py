@@ -136,6 +136,42 @@ class Programs(unittest.TestCase):
             result = self.expect(run(*arguments, text, *["--image", FLOWER] * images), 1)
             self.assertRegex(result.stderr, r"^chat_image: .*\b%d\b.*\n$" % images)
 
+    def test_a_chat_template_is_told_what_it_asks_for(self):
+        def ask(*arguments, code=0):
+            return self.expect(run("chat_image", "--model", tiny("qwen2_vl"), "--image", FLOWER, "--max-new-tokens", 4,
+                                   "--question", "What?", *arguments), code)  # fmt: skip
+
+        dumps = [self.folder / name for name in ("plain", "named")]
+        ask("--dump", dumps[0])
+        ask("--dump", dumps[1], "--template-argument", "add_vision_id=true")
+        plain, named = (read_safetensors(dump)["prompt_ids"][2] for dump in dumps)
+        self.assertGreater(len(named), len(plain), "Picture 1: ")
+        name = "chat_image: template_arguments[\"%s\"]: "
+        for argument, message in [
+            ("add_vision_ids=true", name % "add_vision_ids" + "the chat template reads no variable of this name\n"),
+            ("add_vision_id=yes", name % "add_vision_id" + "expected JSON, got yes\n"),
+            ("add_vision_id", "chat_image: --template-argument: expected NAME=JSON, got add_vision_id\n"),
+        ]:
+            self.assertEqual(ask("--template-argument", argument, code=1).stderr, message)
+        twice = ["--template-argument", "add_vision_id=true"] * 2
+        self.assertEqual(ask(*twice, code=1).stderr, "chat_image: --template-argument: add_vision_id is given twice\n")
+
+    def test_a_long_picture_is_seen_in_crops(self):
+        def ask(family, *arguments, code=0):
+            return self.expect(run("chat_image", "--model", tiny(family), "--image", FLOWER, "--max-new-tokens", 1,
+                                   "--question", "What?", *arguments), code)  # fmt: skip
+
+        dumps = [self.folder / name for name in ("whole", "crops")]
+        ask("gemma3", "--dump", dumps[0])
+        ask("gemma3", "--dump", dumps[1], "--crops")
+        whole, crops = (read_safetensors(dump)["prompt_ids"][2] for dump in dumps)
+        soft = max(set(whole), key=whole.count)
+        self.assertEqual((whole.count(soft), crops.count(soft)), (16, 3 * 16))
+        self.assertEqual(
+            ask("qwen2_vl", "--crops", code=1).stderr,
+            f"chat_image: {FLOWER}: Qwen2-VL: this family sees pictures as a whole, without crops\n",
+        )
+
     def test_a_bos_in_a_text_is_doubled_with_a_warning(self):
         dump = self.folder / "dump.safetensors"
         arguments = ["chat_image", "--model", tiny("gemma3"), "--max-new-tokens", 1, "--dump", dump, "--text"]

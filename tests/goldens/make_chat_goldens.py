@@ -3,7 +3,7 @@
     python tests/goldens/make_chat_goldens.py
 
 For each tiny checkpoint of assets/tiny, over grey pictures of the sizes in PICTURES (and videos of VIDEOS):
-  conversations  messages, and add_generation_prompt. "prompt" is the text that the processor hands to its tokenizer,
+  conversations  messages, add_generation_prompt and template_arguments. "prompt" is the text that the processor hands to its tokenizer,
                  "input_ids" what comes out, where no text of a message looks like a special token. Where one does,
                  transformers would recognise it and oriel must not: "input_ids" are then made here, with special
                  tokens recognised in the template's own text only. null where transformers raises.
@@ -87,6 +87,27 @@ def conversations(family: str) -> list[list[dict]]:
     return cases
 
 
+def conversations_with_arguments(family: str) -> list[tuple[list[dict], dict]]:
+    """Only templates that read a variable take it."""
+    if not family.startswith("qwen"):
+        return []
+    named, unnamed = {"add_vision_id": True}, {"add_vision_id": False}
+    hostile = HOSTILE[family]
+    return [
+        ([user(image(0), "What is this?")], named),
+        ([user(image(0), "What is this?")], unnamed),
+        ([user(image(0), "Q1"), assistant("A1"), user("Q2", image(1), image(0), "Q3")], named),
+        ([user({"video": 0}, "What happens?")], named),
+        ([system("Be brief."), user(image(0), {"video": 0}, image(1), "What happens?")], named),
+        ([user(image(0), hostile, image(1))], named),
+        ([user(image(0), "What is this?")], {"add_vision_id": 1}),
+        ([user(image(0), "What is this?")], {"add_vision_id": 0.0}),
+        ([user(image(0), "What is this?")], {"add_vision_id": "no"}),
+        ([user(image(0), "What is this?")], {"add_vision_id": []}),
+        ([user(image(0), "What is this?")], {"add_vision_id": None}),
+    ]
+
+
 def texts(family: str) -> list[tuple[str, list[int], list[int]]]:
     """Text, pictures and videos."""
     place = PLACEHOLDER[family]
@@ -145,21 +166,23 @@ class Processor:
         assert len(seen) == 1, seen
         return seen[0], np.asarray(found["input_ids"]).reshape(-1).tolist()
 
-    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+    def render(self, messages: list[dict], add_generation_prompt: bool, arguments: dict) -> str:
         def part(content):
             if isinstance(content, str):
                 return {"type": "text", "text": content}
             return {"type": next(iter(content))}
 
         messages = [{"role": m["role"], "content": [part(c) for c in m["content"]]} for m in messages]
-        return self.processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
+        return self.processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, **arguments)
 
 
 def used(messages: list[dict], kind: str) -> list[int]:
     return [c[kind] for m in messages for c in m["content"] if isinstance(c, dict) and kind in c]
 
 
-def protected_case(processor: Processor, family: str, messages: list[dict], add: bool) -> tuple[str, list[int]]:
+def protected_case(
+    processor: Processor, family: str, messages: list[dict], add: bool, arguments: dict
+) -> tuple[str, list[int]]:
     """The ids of a prompt in which the messages' texts are plain.
 
     Each text is rendered as a run of private letters; what stands between them is the template's own, in which special
@@ -176,7 +199,7 @@ def protected_case(processor: Processor, family: str, messages: list[dict], add:
             else:
                 content.append(part)
         hidden.append({"role": message["role"], "content": content})
-    prompt = processor.render(hidden, add)
+    prompt = processor.render(hidden, add, arguments)
     expanded, _ = processor.call(prompt, used(messages, "image"), used(messages, "video"))
     tokenizer = processor.tokenizer
     specials = sorted(set(tokenizer.all_special_tokens) | {t for t in tokenizer.get_added_vocab()}, key=len)[::-1]
@@ -191,14 +214,19 @@ def protected_case(processor: Processor, family: str, messages: list[dict], add:
     return re.sub("[\ue000-\ue0ff]", lambda m: spoken[ord(m.group()) - 0xE000], expanded), ids
 
 
-def conversation_case(processor: Processor, family: str, messages: list[dict], add: bool) -> dict:
+def conversation_case(
+    processor: Processor, family: str, messages: list[dict], add: bool, arguments: dict | None = None
+) -> dict:
     case = {"messages": messages, "add_generation_prompt": add}
+    if arguments is not None:
+        case["template_arguments"] = arguments
+    arguments = arguments or {}
     try:
-        prompt = processor.render(messages, add)
+        prompt = processor.render(messages, add, arguments)
     except Exception:
         return {**case, "prompt": None, "input_ids": None}
     hostile = any(HOSTILE[family] in m["content"] for m in messages)
-    expanded, ids = protected_case(processor, family, messages, add)
+    expanded, ids = protected_case(processor, family, messages, add, arguments)
     if not hostile:
         bos = processor.tokenizer.bos_token
         doubled = bos is not None and prompt.startswith(bos)
@@ -230,6 +258,10 @@ def main() -> None:
                 for messages in conversations(family)
                 for add in (True, False)
                 if add or len(messages) > 1
+            ]
+            + [
+                conversation_case(processor, family, messages, True, arguments)
+                for messages, arguments in conversations_with_arguments(family)
             ],
             "texts": [text_case(processor, family, *case) for case in texts(family)],
         }

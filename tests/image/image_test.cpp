@@ -112,6 +112,23 @@ TEST(Image, HashDependsOnPixelsAndSizeAlone) {
   EXPECT_NE(Image::from_pixels({file.rgb().data(), turned, 3}).content_hash(), file.content_hash());
 }
 
+TEST(Image, CropsArePartsOfThePixels) {
+  std::vector<uint8_t> bytes(5 * 3 * 3);
+  std::iota(bytes.begin(), bytes.end(), uint8_t{0});
+  const Image image = Image::from_pixels({bytes.data(), {5, 3}}, {}, "five");
+  const Image part = image.crop({3, 1, {2, 2}});
+  EXPECT_EQ(part.size(), (Size{2, 2}));
+  EXPECT_EQ(std::vector(part.rgb().begin(), part.rgb().end()),
+            (std::vector<uint8_t>{24, 25, 26, 27, 28, 29, 39, 40, 41, 42, 43, 44}));
+  EXPECT_EQ(image.crop({0, 0, {5, 3}}).content_hash(), image.content_hash());
+  for (const Rect& bad :
+       {Rect{4, 1, {2, 2}}, Rect{-1, 0, {2, 2}}, Rect{0, 2, {1, 2}}, Rect{0, 0, {0, 1}}, Rect{0, INT64_MAX, {1, 1}}})
+    EXPECT_THROW((void)image.crop(bad), Error);
+  expect_error(ErrorCode::invalid_argument, "five: expected a part of 5 x 3 pixels, got 2 x 2 at (4, 1)", [&] {
+    (void)image.crop({4, 1, {2, 2}});
+  });
+}
+
 TEST(Image, DecodedBytesEqualTheOpenedFile) {
   const Image decoded = Image::decode(read_picture("420.jpg"), {}, "upload");
   EXPECT_EQ(decoded.name(), "upload");

@@ -9,8 +9,10 @@ Prints a line for each prompt, then every disagreement; the exit code is 1 if th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,10 +122,63 @@ class Parity:
                 f"{self.family}, question, {count} pictures", *self.run("--question", question, *images), inputs, stops=True
             )
 
-    def inputs_without_second_bos(self, text: str, count: int):
+    def template_arguments(self) -> None:
+        """What the family's template can be told: its pictures and videos by number."""
+        if not self.family.startswith("qwen"):
+            return
+        processor = self.truth.truth.processor
+        question, told = "Which?", ("--template-argument", "add_vision_id=true")
+        for count in (1, 2):
+            content = [{"type": "image"}] * count + [{"type": "text", "text": question}]
+            text = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, add_vision_id=True
+            )
+            assert f"Picture {count}: " in text
+            images = [word for i in range(count) for word in ("--image", str(self.scratch / f"picture{i}.png"))]
+            self.compare(
+                f"{self.family}, {count} pictures by number", *self.run("--question", question, *told, *images),
+                self.inputs_without_second_bos(text, count), stops=True,
+            )  # fmt: skip
+        content = [{"type": "video"}, {"type": "text", "text": question}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, add_vision_id=True
+        )
+        assert "Video 1: " in text
+        frames = ("--frames", str(self.scratch / "frames"), "--fps", str(FPS))
+        found = self.run("--question", question, *told, *frames, video=True)
+        self.compare(f"{self.family}, video by number", *found, self.truth.inputs(text, []), stops=True)
+
+    def crops(self) -> None:
+        """Long pictures as a whole and in crops, where the processor is told to; what a file says does not matter."""
+        if self.family != "gemma3":
+            return
+        mark = PLACEHOLDERS[self.truth.model_type]
+        sizes = [(270, self.random.randint(520, 1200)), (self.random.randint(520, 1100), 260), (300, 300)]
+        self.pictures = [picture(h, w, self.random.randrange(1000)) for h, w in sizes]
+        for i, pixels in enumerate(self.pictures):
+            Image.fromarray(pixels).save(self.scratch / f"long{i}.png")
+        images = [word for i in range(3) for word in ("--image", str(self.scratch / f"long{i}.png"))]
+        text = f"{mark} Compare\n{mark} with {mark}."
+        told = self.inputs_without_second_bos(text, 3, do_pan_and_scan=True)
+        assert len(told["pixel_values"]) > 6
+        self.compare("gemma3, crops", *self.run("--text", text, "--crops", "--ignore-eos", *images), told, stops=False)
+
+        directory = self.scratch / "told by its file"
+        shutil.copytree(self.directory, directory)
+        name = directory / "preprocessor_config.json"
+        file = json.loads(name.read_text())
+        file |= {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_max_num_crops": 4,
+                 "pan_and_scan_min_ratio_to_activate": 1.1}  # fmt: skip
+        name.write_text(json.dumps(file))
+        self.directory, self.truth = directory, TextTruth(directory)
+        assert self.truth.truth.processor.image_processor.do_pan_and_scan
+        untold = self.inputs_without_second_bos(text, 3)
+        self.compare("gemma3, crops by file", *self.run("--text", text, "--ignore-eos", *images), untold, stops=False)
+
+    def inputs_without_second_bos(self, text: str, count: int, **options):
         bos = self.truth.truth.processor.tokenizer.bos_token
         call = self.truth.truth.processor
-        images = {"images": [[Image.fromarray(p) for p in self.pictures[:count]]]} if count else {}
+        images = {"images": [[Image.fromarray(p) for p in self.pictures[:count]]], **options} if count else {}
         adds = not (bos and text.startswith(bos))
         return call(text=[text], return_tensors="pt", add_special_tokens=adds, **images)
 
@@ -142,6 +197,8 @@ def main() -> None:
             parity = Parity(arguments.programs, family, arguments.seed, Path(scratch))
             parity.texts()
             parity.questions()
+            parity.template_arguments()
+            parity.crops()
             problems += parity.problems
     print("\n".join(problems) if problems else "every prompt, position, logit and answer agrees")
     sys.exit(1 if problems else 0)

@@ -27,7 +27,8 @@ std::string written(const std::vector<Piece>& pieces) {
 }
 
 TEST(Placement, KindsTakeTurns) {
-  const std::vector<Modality> pictures = {Modality::video, Modality::image, Modality::image, Modality::video};
+  const std::vector<PromptPicture> pictures = {
+      {Modality::video}, {Modality::image}, {Modality::image}, {Modality::video}};
   const jinja::Text prompt(std::string("a<image>b<image><video>c<video>d"));
   EXPECT_EQ(written(place_pictures(prompt, both, pictures, "here")), "a1b20c3d");
 }
@@ -35,7 +36,7 @@ TEST(Placement, KindsTakeTurns) {
 TEST(Placement, ForeignTextHoldsNoPlaceholders) {
   jinja::Text prompt(std::string("<image>"));
   prompt.append(jinja::Text("<image><video>", /*foreign=*/true));
-  const std::vector<Modality> pictures = {Modality::image};
+  const std::vector<PromptPicture> pictures = {{Modality::image}};
   EXPECT_EQ(written(place_pictures(prompt, both, pictures, "here")), "0<image><video>");
 }
 

@@ -29,6 +29,7 @@ class ChatCases {
   [[nodiscard]] const std::string& directory() const { return directory_; }
   [[nodiscard]] const ChatFormat& format() const { return format_; }
   [[nodiscard]] const std::vector<MMEmbedding>& pictures() const { return pictures_; }
+  [[nodiscard]] const std::vector<MMEmbedding>& videos() const { return videos_; }
   [[nodiscard]] std::vector<Json> conversations() const { return document_["conversations"].elements(); }
   [[nodiscard]] std::vector<Json> texts() const { return document_["texts"].elements(); }
 
@@ -45,7 +46,7 @@ class ChatCases {
           added.content.emplace_back(videos_.at(static_cast<size_t>(part["video"].integer())));
       }
     }
-    return format_.render(messages, {.add_generation_prompt = conversation["add_generation_prompt"].boolean()});
+    return format_.render(messages, options(conversation));
   }
 
   [[nodiscard]] std::vector<PromptSegment> place(const Json& text) const {
@@ -56,6 +57,21 @@ class ChatCases {
   }
 
  private:
+  static ChatOptions options(const Json& conversation) {
+    ChatOptions options{.add_generation_prompt = conversation["add_generation_prompt"].boolean()};
+    if (conversation["template_arguments"].is_absent()) return options;
+    for (const auto& [name, value] : conversation["template_arguments"].members()) {
+      TemplateValue& argument = options.template_arguments[name];
+      if (value.is_bool())
+        argument = value.boolean();
+      else if (value.is_string())
+        argument = value.string();
+      else
+        argument = JsonText{value.dump()};
+    }
+    return options;
+  }
+
   static Image grey(const std::vector<int64_t>& size) {
     const std::vector<uint8_t> pixels(static_cast<size_t>(size[0] * size[1] * 3), 127);
     return Image::from_pixels({.data = pixels.data(), .size = {size[0], size[1]}});
