@@ -7,7 +7,8 @@
 On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
 widths and to 32,768 ids, in float32. Greedy ids are compared, and said to differ where they do: in bfloat16 two tokens
 of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
-a static cache, which transformers compiles for decoding. Prints one Markdown table a model; --out gets every figure.
+a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is here). Prints one Markdown
+table a model; --out gets every figure.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import text_cases
 NEW_TOKENS = 64
 PROMPT = 128  # of decode
 BATCHES = (1, 8)
-PEERS = {"cpu": ["eager"], "cuda": ["eager", "compile"]}
 
 
 class Server:
@@ -64,7 +64,7 @@ class Bench:
         self.layers = arguments.layers or (4 if self.on_cpu else None)
         self.dtype = "float32" if self.on_cpu else "bfloat16"
         self.count = text_cases.counts(name, self.layers)
-        self.peers = [kind for kind in arguments.peers if kind in PEERS[arguments.device]]
+        self.peers = arguments.peers
         self.prompt = 2048
         self.directory = self.checkpoint()
         texts = [f"{mark}{question}" for question in text_cases.QUESTIONS]
