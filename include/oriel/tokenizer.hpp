@@ -65,7 +65,8 @@ struct BatchEncoding {
 class ORIEL_API Tokenizer {
  public:
   /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and config.json where they are. The first
-  /// alone says how text is cut; transformers rebuilds that for some classes, to the same ids for released files.
+  /// says how text is cut, unless the class that the others name (Qwen2Tokenizer, GemmaTokenizer, LlamaTokenizer, ...)
+  /// builds that itself in transformers, whatever the file says.
   /// Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not
   /// run.
   [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory);
