@@ -71,29 +71,28 @@ void set_probabilities(std::vector<Candidate>& candidates) {
 }
 
 /// Takes candidates by falling `rank` (of equal ones the lower id) until their sum reaches `mass`, at least one; they
-/// stay in order of id. Half of what is in question at a time is either kept or dropped unsorted.
+/// stay in order of id. A part of what is in question at a time is either kept or all that is left, unsorted: first a
+/// small one, since few of many are kept as a rule, then halves.
 template <typename Rank>
 void keep_mass(std::vector<Candidate>& candidates, double mass, const Rank& rank) {
   struct Entry {
     double rank;
-    double probability;
     size_t place;
   };
   std::vector<Entry> entries;
   entries.reserve(candidates.size());
-  for (const Candidate& candidate : candidates)
-    entries.push_back({rank(candidate), candidate.probability, entries.size()});
+  for (const Candidate& candidate : candidates) entries.push_back({rank(candidate), entries.size()});
   const auto is_before = [](const Entry& a, const Entry& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.place < b.place;
   };
   double sum = 0;  // of what stands before `begin`
   auto begin = entries.begin();
   auto end = entries.end();
-  while (end - begin > 16) {
-    const auto middle = begin + (end - begin) / 2;
+  for (std::ptrdiff_t part = 16; end - begin > 16; part = 2) {
+    const auto middle = begin + (end - begin) / part;
     std::nth_element(begin, middle, end, is_before);
     double upper = 0;
-    for (auto entry = begin; entry != middle; ++entry) upper += entry->probability;
+    for (auto entry = begin; entry != middle; ++entry) upper += candidates[entry->place].probability;
     if (sum + upper >= mass) {
       end = middle;
     } else {
@@ -102,7 +101,7 @@ void keep_mass(std::vector<Candidate>& candidates, double mass, const Rank& rank
     }
   }
   std::sort(begin, end, is_before);
-  while (begin != end && (begin == entries.begin() || sum < mass)) sum += (begin++)->probability;
+  while (begin != end && (begin == entries.begin() || sum < mass)) sum += candidates[(begin++)->place].probability;
 
   std::vector<bool> is_kept(candidates.size());
   for (auto entry = entries.begin(); entry != begin; ++entry) is_kept[entry->place] = true;
