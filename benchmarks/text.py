@@ -8,10 +8,10 @@
 On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
 widths and to 32,768 ids, in float32. Greedy ids are compared, and said to differ where they do: in bfloat16 two tokens
 of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
-a static cache, which transformers compiles for decoding: for each batch in a process of its own, side by side, and
-before any of these is timed. A peer that takes longer than its limit, or ends, is given up for what it was asked, and
-the reason stands in the table. Figures are told as they come, with a Markdown table a model behind its last; --out gets
-every figure. What failed is told again at the end, and the exit code is 1 then.
+a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is here): for each batch in a
+process of its own, side by side, and before any of these is timed. A peer that takes longer than its limit, or ends, is
+given up for what it was asked, and the reason stands in the table. Figures are told as they come, with a Markdown table
+a model behind its last; --out gets every figure. What failed is told again at the end, and the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from gpu_compiled import Lines
 NEW_TOKENS = 64
 PROMPT = 128  # of decode
 BATCHES = (1, 8)
-PEERS = {"cpu": ["eager"], "cuda": ["eager", "compile"]}
 REQUEST_SECONDS = {"cpu": 3600, "cuda": 90}
 LOAD_SECONDS = 240  # of a model
 
@@ -109,7 +108,7 @@ class Bench:
         self.layers = arguments.layers or (4 if self.on_cpu else None)
         self.dtype = "float32" if self.on_cpu else "bfloat16"
         self.count = text_cases.counts(name, self.layers)
-        self.peers = [kind for kind in arguments.peers if kind in PEERS[arguments.device]]
+        self.peers = arguments.peers
         self.prompt = 2048
         self.directory = self.checkpoint()
         texts = [f"{mark}{question}" for question in text_cases.QUESTIONS]

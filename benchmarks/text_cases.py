@@ -33,6 +33,13 @@ MODELS = {
              tie_word_embeddings=False),
         "[IMG]",
     ),
+    "gemma3_4b": (
+        "Gemma 3 4B", "gemma3", dict(cases.GEMMA3),
+        dict(intermediate_size=10240, num_hidden_layers=34, num_attention_heads=8, num_key_value_heads=4,
+             head_dim=256, query_pre_attn_scalar=256, vocab_size=262208, sliding_window=1024,
+             sliding_window_pattern=6, rope_scaling={"rope_type": "linear", "factor": 8.0}),
+        "<start_of_image>",
+    ),
 }  # fmt: skip
 
 
@@ -41,6 +48,8 @@ def cut(text: dict, vision: dict, layers: int | None) -> tuple[dict, dict]:
     if layers is None:
         return text, vision
     few = {"num_hidden_layers": layers, "vocab_size": min(text["vocab_size"], 32768)}
+    if "sliding_window_pattern" in text:  # the last layer stays one without a window
+        few["sliding_window_pattern"] = min(layers, text["sliding_window_pattern"])
     return {**text, **few}, {**vision, "layers": layers}
 
 
@@ -68,18 +77,27 @@ def counts(name: str, layers: int | None) -> dict:
     layer = sum(a * b for a, b in shapes.values())
     head = width * text["vocab_size"]
     depth = text["num_hidden_layers"]
+    pattern = text.get("sliding_window_pattern")  # a layer without a window ends each group of so many
+    windows = [text["sliding_window"] if pattern and (i + 1) % pattern else None for i in range(depth)]
     return {
         "shapes": shapes, "layer": layer, "head": head, "layers": depth, "read": depth * layer + head,
-        "attention": heads * head_dim, "vocabulary": text["vocab_size"],
+        "attention": heads * head_dim, "windows": windows, "vocabulary": text["vocab_size"],
     }  # fmt: skip
 
 
+def pairs(tokens: int, window: int | None) -> float:
+    """Of queries and keys: half the square, since it is causal, without what lies outside of a window."""
+    outside = max(0, tokens - window) if window else 0
+    return (tokens * tokens - outside * outside) / 2
+
+
 def prefill_flop(count: dict, tokens: int) -> float:
-    """Products of all tokens, scores and values of half the square (it is causal), and one row of logits; of the last
-    layer, only keys and values of all tokens."""
+    """Products of all tokens, their scores and values, and one row of logits; of the last layer, only keys and values
+    of all tokens."""
     width, out = count["shapes"]["qkv"]
-    attention = 2 * 2 * count["attention"] * tokens * tokens / 2
-    return (count["layers"] - 1) * (2 * tokens * count["layer"] + attention) + 2 * tokens * width * out + 2 * count["head"]
+    attention = sum(2 * 2 * count["attention"] * pairs(tokens, window) for window in count["windows"][:-1])
+    products = (count["layers"] - 1) * 2 * tokens * count["layer"] + 2 * tokens * width * out
+    return products + attention + 2 * count["head"]
 
 
 def write(name: str, layers: int | None, directory: Path, device: str) -> None:
@@ -109,7 +127,7 @@ def write(name: str, layers: int | None, directory: Path, device: str) -> None:
         shard, size = {}, 0
 
     for parameter_name, parameter in model.named_parameters():
-        tensor = draw(parameter_name, parameter.shape, generator, device)
+        tensor = draw(parameter_name, parameter.shape, generator, device, parsed)
         shard[rename(parameter_name, parsed.model_type, "hub")] = tensor
         size += tensor.nbytes
         if size > SHARD_BYTES:
@@ -119,16 +137,18 @@ def write(name: str, layers: int | None, directory: Path, device: str) -> None:
     (directory / "complete").touch()
 
 
-def draw(name: str, shape, generator, device: str):
+def draw(name: str, shape, generator, device: str, config):
     """Activations stay near one, and so does the softmax' spread."""
     import torch
 
     kind = torch.float32 if device == "cpu" else torch.bfloat16  # what each draws fast
     noise = torch.randn(shape, generator=generator, device=device, dtype=kind)
+    is_gemma = config.model_type == "gemma3"  # which scales embeddings by the root of their width, and norms by 1 + weight
     if len(shape) < 2:
-        noise = noise * 0.1 + (1 if "norm" in name and name.endswith("weight") else 0)
+        is_offset = is_gemma and "vision" not in name
+        noise = noise * 0.1 + (1 if "norm" in name and name.endswith("weight") and not is_offset else 0)
     elif "embed_tokens" in name:
-        noise = noise * 0.5
+        noise = noise * (shape[1] ** -0.5 if is_gemma else 0.5)
     else:
         noise = noise / math.sqrt(math.prod(shape[1:]))
     return noise.to("cpu", torch.bfloat16)

@@ -2,6 +2,7 @@
 // What a Generator holds: slots of one KV cache, and jobs that wait for one or have one.
 #include <chrono>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -135,7 +136,12 @@ struct Generator::Impl {
   void compute(std::span<Task> tasks, std::vector<JobEvent>& events);
   /// Notes in the job's slot what has been computed.
   void remember(const Task& task);
-  [[nodiscard]] text::Choice choose(Job& job, const at::Tensor& logits);
+  struct Chosen {
+    text::Choice choice;
+    std::exception_ptr error;  ///< of this job alone
+  };
+  /// The next id of each task that has logits, in their order.
+  [[nodiscard]] static std::vector<Chosen> choose(std::span<const Task> tasks, const at::Tensor& logits);
   /// Leaves nothing of a job in its slot; what goes wrong there is added to the job's error.
   void clear_slot(Job& job) noexcept;
   void forget(Slot& slot);

@@ -1,4 +1,8 @@
 // One step of all running jobs.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
 #include <algorithm>
 #include <new>
 #include <utility>
@@ -17,6 +21,13 @@ void note_error(JobResult& result, ErrorCode code, const char* text) noexcept {
     result.error = text;
   } catch (const std::bad_alloc&) {  // the code says it
   }
+}
+
+/// All rows by one copy, through pinned memory, of which libtorch keeps some at hand.
+at::Tensor on_host(const at::Tensor& logits) {
+  if (!logits.is_cuda()) return logits.contiguous();
+  const at::Tensor host = at::empty(logits.sizes(), logits.options().device(at::kCPU).pinned_memory(true));
+  return host.copy_(logits);
 }
 
 }  // namespace
@@ -94,13 +105,12 @@ std::optional<Generator::Impl::Task> Generator::Impl::next_task(Job& job, ChunkB
 
 void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& events) {
   at::Tensor logits;
-  std::vector<text::Choice> greedy;
+  std::vector<Chosen> chosen;  // of the tasks that choose
   const auto forward = [&] {
     std::vector<Model::Run> runs;
     for (const Task& task : tasks) runs.push_back(task.run);
     logits = model->forward(runs, cache);
-    if (std::ranges::any_of(tasks, [](const Task& task) { return task.wants_argmax(); }))
-      greedy = text::choose_greedily(logits);
+    chosen = choose(tasks, logits);
   };
   if (tasks.size() == 1) {
     const int64_t number = tasks[0].job->number;
@@ -115,23 +125,62 @@ void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& even
       return;
     }
   }
+  auto next = chosen.begin();
   int64_t row = 0;
   for (Task& task : tasks) {
     Job& job = *task.job;
     const int64_t first_row = row;
     row += task.logit_rows();
+    const Chosen* own = task.chooses ? &*next++ : nullptr;
     run_for(job, events, [&] {
       if (task.run.logits == Model::Logits::all) job.keep(logits.narrow(0, first_row, row - first_row));
       remember(task);
-      if (!task.chooses) return events.push_back(job.take_event(JobEvent::Stage::prefill));
-      const text::Choice choice =
-          task.wants_argmax() ? greedy[static_cast<size_t>(row - 1)] : choose(job, logits.select(0, row - 1));
-      if (const auto reason = job.accept(choice))
+      if (own == nullptr) return events.push_back(job.take_event(JobEvent::Stage::prefill));
+      if (own->error) std::rethrow_exception(own->error);
+      if (const auto reason = job.accept(own->choice))
         finish(job, *reason, events);
       else
         events.push_back(job.take_event(JobEvent::Stage::streaming));
     });
   }
+}
+
+std::vector<Generator::Impl::Chosen> Generator::Impl::choose(std::span<const Task> tasks, const at::Tensor& logits) {
+  std::vector<const Task*> rows;
+  std::vector<int64_t> places;  // of their last tokens' logits
+  int64_t end = 0;
+  for (const Task& task : tasks) {
+    end += task.logit_rows();
+    if (!task.chooses) continue;
+    rows.push_back(&task);
+    places.push_back(end - 1);
+  }
+  std::vector<Chosen> chosen(rows.size());
+  if (rows.empty()) return chosen;
+  const at::Tensor own =
+      std::ssize(rows) == end ? logits : logits.index_select(0, at::tensor(places, at::kLong).to(logits.device()));
+  if (std::ranges::any_of(rows, &Task::wants_argmax)) {
+    const std::vector<text::Choice> greedy = text::choose_greedily(own);
+    for (size_t row = 0; row < rows.size(); ++row) chosen[row].choice = greedy[row];
+  }
+  if (std::ranges::all_of(rows, &Task::wants_argmax)) return chosen;
+
+  const at::Tensor host = on_host(own);
+  const auto width = static_cast<size_t>(host.size(1));
+  const float* first = host.const_data_ptr<float>();
+  const auto draw = [&](size_t row) {
+    Job& job = *rows[row]->job;
+    try {
+      chosen[row].choice = job.sampler.choose({first + row * width, width}, job.forbidden());
+    } catch (const std::exception&) {
+      chosen[row].error = std::current_exception();
+    }
+  };
+  at::parallel_for(0, std::ssize(rows), 1, [&](int64_t begin, int64_t end) {
+    for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row)
+      if (!rows[row]->wants_argmax()) draw(row);
+  });
+  return chosen;
 }
 
 void Generator::Impl::remember(const Task& task) {
@@ -149,11 +198,6 @@ void Generator::Impl::remember(const Task& task) {
   const auto first = job.positions.begin() + job.prefilled * axes;
   slot.positions.insert(slot.positions.end(), first, first + count * axes);
   job.prefilled += count;
-}
-
-text::Choice Generator::Impl::choose(Job& job, const at::Tensor& logits) {
-  const at::Tensor row = logits.cpu().contiguous();
-  return job.sampler.choose({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, job.forbidden());
 }
 
 void Generator::Impl::finish(Job& job, StopReason reason, std::vector<JobEvent>& events) {

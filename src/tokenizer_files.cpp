@@ -92,6 +92,15 @@ class NamedTokens {
   std::vector<AddedToken> ordered_;
 };
 
+tokenizer::Pipeline read_pipeline(const std::filesystem::path& directory, const Json& config,
+                                  const arch::TokenizerClass& kind, const std::optional<std::string>& unknown) {
+  const Json file = Json::read(directory / "tokenizer.json");
+  if (kind.parts == nullptr) return tokenizer::Pipeline::read(file);
+  // A class that builds its own parts takes tokenizer.json's list of added tokens where tokenizer_config.json has none.
+  return tokenizer::Pipeline::read(file, Json::parse(kind.parts(config, unknown), "the tokenizer's class"),
+                                   /*with_added_tokens=*/config["added_tokens_decoder"].is_absent());
+}
+
 /// tokenizer_config.json's own list of added tokens, which may say more than tokenizer.json.
 void add_configured_tokens(tokenizer::Pipeline& pipeline, const Json& decoder) {
   if (!decoder.has_value()) return;
@@ -116,11 +125,10 @@ TokenizerFiles read_tokenizer_files(const std::filesystem::path& directory) {
   const Json map = read_if_there(directory, "special_tokens_map.json");
   const Json model_type = read_if_there(directory, "config.json")["model_type"];
   const arch::TokenizerClass kind = arch::tokenizer_class(config, model_type.is_string() ? model_type.string() : "");
-  TokenizerFiles files{.pipeline = tokenizer::Pipeline::read(Json::read(directory / "tokenizer.json"),
-                                                             Json::parse(kind.parts, "the tokenizer's class"))};
+  NamedTokens named(config, map, kind);
+  TokenizerFiles files{.pipeline = read_pipeline(directory, config, kind, named.find("unk_token"))};
 
   add_configured_tokens(files.pipeline, config["added_tokens_decoder"]);
-  NamedTokens named(config, map, kind);
   for (const AddedToken& token : named.in_order())
     if (kind.named_tokens_are_special || files.pipeline.added_tokens().find(token.content) == nullptr)
       files.pipeline.add_token(token);

@@ -68,10 +68,10 @@ struct BatchEncoding {
 class ORIEL_API Tokenizer {
  public:
   /// Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json and config.json where they are. The first
-  /// says how text is cut, but for LlamaTokenizer: its normalizer, pre-tokenizer and decoder are transformers' own and
-  /// follow tokenizer_config.json. transformers rebuilds them for other classes, too, to the same ids for released
-  /// files. Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel
-  /// does not run.
+  /// says how text is cut, unless the class that the others name (Qwen2Tokenizer, GemmaTokenizer, LlamaTokenizer, ...)
+  /// builds that itself in transformers, whatever the file says.
+  /// Throws file_error, malformed_model, limit_exceeded, or unsupported_model naming the component that oriel does not
+  /// run.
   [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory);
 
   [[nodiscard]] std::vector<int64_t> encode(std::string_view text, const TokenizeOptions& options = {}) const;

@@ -1,6 +1,7 @@
 #include "text/sampler.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string_view>
@@ -35,6 +36,19 @@ void check_bias(const SamplerSettings& settings, int64_t vocabulary) {
   }
 }
 
+/// In lanes, since each comparison of one chain would wait for the one before.
+float largest_of(std::span<const float> scores) {
+  std::array<float, 16> lanes;
+  lanes.fill(forbidden_score);
+  size_t i = 0;
+  for (; i + lanes.size() <= scores.size(); i += lanes.size())
+    for (size_t lane = 0; lane < lanes.size(); ++lane)
+      lanes[lane] = lanes[lane] < scores[i + lane] ? scores[i + lane] : lanes[lane];
+  float largest = *std::max_element(lanes.begin(), lanes.end());
+  for (; i < scores.size(); ++i) largest = std::max(largest, scores[i]);
+  return largest;
+}
+
 size_t argmax(std::span<const float> scores) {
   return static_cast<size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
 }
@@ -57,39 +71,108 @@ void set_probabilities(std::vector<Candidate>& candidates) {
 }
 
 /// Takes candidates by falling `rank` (of equal ones the lower id) until their sum reaches `mass`, at least one; they
-/// stay in order of id. A heap, since few of a large vocabulary are taken as a rule.
+/// stay in order of id. A part of what is in question at a time is either kept or all that is left, unsorted: first a
+/// small one, since few of many are kept as a rule, then halves.
 template <typename Rank>
-std::vector<Candidate> keep_mass(std::span<const Candidate> candidates, double mass, const Rank& rank) {
-  std::vector<std::pair<double, size_t>> heap;  // rank, and how far from the end
-  heap.reserve(candidates.size());
-  for (size_t i = 0; i < candidates.size(); ++i) heap.emplace_back(rank(candidates[i]), candidates.size() - 1 - i);
-  std::make_heap(heap.begin(), heap.end());
-  std::vector<Candidate> kept;
-  for (double sum = 0; !heap.empty() && (kept.empty() || sum < mass); heap.pop_back()) {
-    std::pop_heap(heap.begin(), heap.end());
-    kept.push_back(candidates[candidates.size() - 1 - heap.back().second]);
-    sum += kept.back().probability;
+void keep_mass(std::vector<Candidate>& candidates, double mass, const Rank& rank) {
+  struct Entry {
+    double rank;
+    size_t place;
+  };
+  std::vector<Entry> entries;
+  entries.reserve(candidates.size());
+  for (const Candidate& candidate : candidates) entries.push_back({rank(candidate), entries.size()});
+  const auto is_before = [](const Entry& a, const Entry& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.place < b.place;
+  };
+  double sum = 0;  // of what stands before `begin`
+  auto begin = entries.begin();
+  auto end = entries.end();
+  for (std::ptrdiff_t part = 16; end - begin > 16; part = 2) {
+    const auto middle = begin + (end - begin) / part;
+    std::nth_element(begin, middle, end, is_before);
+    double upper = 0;
+    for (auto entry = begin; entry != middle; ++entry) upper += candidates[entry->place].probability;
+    if (sum + upper >= mass) {
+      end = middle;
+    } else {
+      sum += upper;
+      begin = middle;
+    }
   }
-  std::sort(kept.begin(), kept.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  return kept;
+  std::sort(begin, end, is_before);
+  while (begin != end && (begin == entries.begin() || sum < mass)) sum += candidates[(begin++)->place].probability;
+
+  std::vector<bool> is_kept(candidates.size());
+  for (auto entry = entries.begin(); entry != begin; ++entry) is_kept[entry->place] = true;
+  size_t kept = 0;
+  for (size_t i = 0; i < candidates.size(); ++i)
+    if (is_kept[i]) candidates[kept++] = candidates[i];
+  candidates.resize(kept);
+}
+
+/// The k-th largest, in one pass: what is below the k-th largest so far is only compared.
+float kth_largest(std::span<const float> scores, size_t k) {
+  std::vector<float> best;
+  best.reserve(2 * k + 64);
+  float least = forbidden_score;
+  const auto keep_k = [&] {
+    std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(k - 1), best.end(), std::greater<>());
+    best.resize(k);
+    least = best.back();
+  };
+  for (const float score : scores) {
+    if (score <= least && best.size() >= k) continue;
+    best.push_back(score);
+    if (best.size() == best.capacity()) keep_k();
+  }
+  keep_k();
+  return least;
+}
+
+/// The ids of scores from `least` on, none of them forbidden.
+std::vector<Candidate> gather(std::span<const float> scores, float least) {
+  std::vector<Candidate> result;
+  if (least == forbidden_score) result.reserve(scores.size());
+  for (size_t id = 0; id < scores.size(); ++id)
+    if (scores[id] >= least && scores[id] != forbidden_score)
+      result.push_back({static_cast<int64_t>(id), scores[id], 0});
+  return result;
 }
 
 /// TopKLogitsWarper: what equals the k-th is kept too.
-void keep_top_k(std::vector<Candidate>& candidates, int64_t k) {
-  if (k == 0 || std::cmp_greater_equal(k, candidates.size())) return;
-  std::vector<float> scores;
-  scores.reserve(candidates.size());
-  for (const Candidate& candidate : candidates) scores.push_back(candidate.score);
-  std::nth_element(scores.begin(), scores.begin() + (k - 1), scores.end(), std::greater<>());
-  const float last = scores[static_cast<size_t>(k - 1)];
-  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.score < last; });
+std::vector<Candidate> top_k(std::span<const float> scores, int64_t k) {
+  const bool keeps_all = k == 0 || std::cmp_greater_equal(k, scores.size());
+  return gather(scores, keeps_all ? forbidden_score : kth_largest(scores, static_cast<size_t>(k)));
+}
+
+double sum_of_exponentials(std::span<const float> scores) {
+  double sum = 0;
+  for (const float score : scores) sum += std::exp(score);
+  return sum;
+}
+
+double by_score(const Candidate& candidate) { return candidate.score; }
+
+/// TopPLogitsWarper over a whole vocabulary, whose largest score is 0. Only what may be kept is looked at closely:
+/// scores down to a bound, which falls until they hold the mass.
+std::vector<Candidate> top_p(std::span<const float> scores, double p) {
+  const double sum = sum_of_exponentials(scores);
+  for (float least = -4;; least = least > -100 ? 2 * least : forbidden_score) {  // below, exp gives zeros
+    std::vector<Candidate> left = gather(scores, least);
+    double mass = 0;
+    for (Candidate& candidate : left) mass += candidate.probability = std::exp(candidate.score) / sum;
+    if (mass < p && least != forbidden_score) continue;
+    keep_mass(left, p, by_score);
+    return left;
+  }
 }
 
 /// TopPLogitsWarper: an id goes if the more probable ones reach p without it.
 void keep_top_p(std::vector<Candidate>& candidates, double p) {
   if (p >= 1) return;
   set_probabilities(candidates);
-  candidates = keep_mass(candidates, p, [](const Candidate& candidate) { return candidate.score; });
+  keep_mass(candidates, p, by_score);
 }
 
 /// MinPLogitsWarper.
@@ -106,10 +189,15 @@ void keep_typical(std::vector<Candidate>& candidates, double mass) {
   if (mass >= 1) return;
   set_probabilities(candidates);
   std::erase_if(candidates, [](const Candidate& candidate) { return candidate.probability == 0; });
+  std::vector<double> logs;
+  logs.reserve(candidates.size());
   double entropy = 0;
-  for (const Candidate& candidate : candidates) entropy -= candidate.probability * std::log(candidate.probability);
-  candidates = keep_mass(candidates, mass, [&](const Candidate& candidate) {
-    return -std::abs(-std::log(candidate.probability) - entropy);
+  for (const Candidate& candidate : candidates) {
+    logs.push_back(std::log(candidate.probability));
+    entropy -= candidate.probability * logs.back();
+  }
+  keep_mass(candidates, mass, [&](const Candidate& candidate) {
+    return -std::abs(-logs[static_cast<size_t>(&candidate - candidates.data())] - entropy);
   });
 }
 
@@ -156,8 +244,7 @@ bool is_plain_greedy(const SamplerSettings& settings) {
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  float largest = forbidden_score;
-  for (const float logit : logits) largest = std::max(largest, logit);
+  const float largest = largest_of(logits);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - largest);
   // NaN and infinity anywhere, and an empty row, show in the sum.
@@ -193,15 +280,17 @@ Choice Sampler::choose(std::span<const float> logits, std::span<const int64_t> f
     return Choice{id, static_cast<float>(logits[static_cast<size_t>(id)] - log_sum)};
   };
   if (settings_.temperature == 0) {
-    const std::vector<float> scores = penalised(logits, forbidden);
-    const size_t best = argmax(scores);
-    if (scores[best] == forbidden_score) throw_nothing_left();
+    scores_.assign(logits.begin(), logits.end());
+    penalise(scores_, forbidden);
+    const size_t best = argmax(scores_);
+    if (scores_[best] == forbidden_score) throw_nothing_left();
     return choice(static_cast<int64_t>(best));
   }
-  std::vector<Candidate> left = candidates(logits, forbidden);
-  if (settings_.xtc_probability > 0 && uniform() < settings_.xtc_probability)
+  std::vector<Candidate> left = candidates(logits, forbidden, scores_);
+  if (settings_.xtc_probability > 0 && uniform() < settings_.xtc_probability) {
     exclude_top_choices(left, settings_.xtc_threshold);
-  set_probabilities(left);
+    set_probabilities(left);
+  }
   const double target = uniform();
   double sum = 0;
   int64_t drawn = -1;
@@ -215,17 +304,22 @@ Choice Sampler::choose(std::span<const float> logits, std::span<const int64_t> f
 }
 
 std::vector<Candidate> Sampler::candidates(std::span<const float> logits, std::span<const int64_t> forbidden) const {
-  const std::vector<float> scores = penalised(logits, forbidden);
-  const float largest = scores[argmax(scores)];
+  std::vector<float> scores;
+  return candidates(logits, forbidden, scores);
+}
+
+std::vector<Candidate> Sampler::candidates(std::span<const float> logits, std::span<const int64_t> forbidden,
+                                           std::vector<float>& scores) const {
+  scores.assign(logits.begin(), logits.end());
+  penalise(scores, forbidden);
+  const float largest = largest_of(scores);
   if (largest == forbidden_score) throw_nothing_left();
   const auto temperature = static_cast<float>(settings_.temperature);
-  std::vector<Candidate> left;
-  left.reserve(scores.size());
-  for (size_t id = 0; id < scores.size(); ++id)
-    if (scores[id] != forbidden_score)
-      left.push_back({static_cast<int64_t>(id), scores[id] == largest ? 0 : (scores[id] - largest) / temperature, 0});
-  keep_top_k(left, settings_.top_k);
-  keep_top_p(left, settings_.top_p);
+  for (float& score : scores) score = score == largest ? 0 : (score - largest) / temperature;
+
+  const bool is_cut_by_p = settings_.top_k == 0 && settings_.top_p < 1;
+  std::vector<Candidate> left = is_cut_by_p ? top_p(scores, settings_.top_p) : top_k(scores, settings_.top_k);
+  if (!is_cut_by_p) keep_top_p(left, settings_.top_p);
   keep_min_p(left, settings_.min_p);
   keep_typical(left, settings_.typical_p);
   set_probabilities(left);
@@ -234,6 +328,11 @@ std::vector<Candidate> Sampler::candidates(std::span<const float> logits, std::s
 
 std::vector<float> Sampler::penalised(std::span<const float> logits, std::span<const int64_t> forbidden) const {
   std::vector<float> scores(logits.begin(), logits.end());
+  penalise(scores, forbidden);
+  return scores;
+}
+
+void Sampler::penalise(std::span<float> scores, std::span<const int64_t> forbidden) const {
   for (const auto& [id, bias] : settings_.logit_bias) scores[static_cast<size_t>(id)] += static_cast<float>(bias);
   const auto penalty = static_cast<float>(settings_.repetition_penalty);
   for (size_t id = 0; id < is_seen_.size(); ++id)
@@ -244,10 +343,9 @@ std::vector<float> Sampler::penalised(std::span<const float> logits, std::span<c
   if (settings_.dry_multiplier > 0) apply_dry(scores);
   for (const int64_t id : forbidden)
     if (id >= 0 && id < vocabulary_) scores[static_cast<size_t>(id)] = forbidden_score;
-  return scores;
 }
 
-void Sampler::apply_dry(std::vector<float>& scores) const {
+void Sampler::apply_dry(std::span<float> scores) const {
   const size_t length = history_.size();
   if (length < 2 || is_breaker(history_.back())) return;
   std::map<int64_t, size_t> longest_match;  // of the ids that would continue a repetition

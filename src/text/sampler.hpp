@@ -54,7 +54,12 @@ class Sampler {
                                              std::span<const int64_t> forbidden = {}) const;
 
  private:
-  void apply_dry(std::vector<float>& scores) const;
+  void penalise(std::span<float> scores, std::span<const int64_t> forbidden) const;
+  void apply_dry(std::span<float> scores) const;
+  /// candidates() by way of `scores`, whose room is kept from one id to the next: pages of fresh memory cost as much as
+  /// the arithmetic of a large vocabulary.
+  [[nodiscard]] std::vector<Candidate> candidates(std::span<const float> logits, std::span<const int64_t> forbidden,
+                                                  std::vector<float>& scores) const;
   [[nodiscard]] double uniform();
   [[nodiscard]] bool is_breaker(int64_t id) const;
 
@@ -64,6 +69,7 @@ class Sampler {
   std::vector<bool> is_seen_;                 // by id, of prompt and answer; empty without a repetition penalty
   std::map<int64_t, int64_t> answer_counts_;  // empty without frequency and presence penalties
   std::vector<int64_t> history_;              // prompt and answer; empty without DRY
+  std::vector<float> scores_;                 // of the last choice
 };
 
 }  // namespace oriel::text

@@ -4,7 +4,7 @@
 
 namespace oriel::tokenizer {
 
-Pipeline Pipeline::read(const Json& json, const Json& parts) {
+Pipeline Pipeline::read(const Json& json, const Json& parts, bool with_added_tokens) {
   const auto part = [&](const char* key) { return parts[key].is_absent() ? json[key] : parts[key]; };
   Pipeline result;
   result.normalizer_ = Normalizer::read(part("normalizer"));
@@ -12,7 +12,7 @@ Pipeline Pipeline::read(const Json& json, const Json& parts) {
   result.post_processor_ = PostProcessor::read(json["post_processor"]);
   result.decoder_ = Decoder::read(part("decoder"));
   result.bpe_ = Bpe::read(json["model"], part("model"), result.pre_tokenizer_.is_byte_level());
-  if (json["added_tokens"].has_value())
+  if (with_added_tokens && json["added_tokens"].has_value())
     for (const Json& token : json["added_tokens"].elements()) result.add_token(AddedToken::read(token));
   return result;
 }

@@ -24,8 +24,9 @@ class Pipeline {
  public:
   /// Throws malformed_model, or unsupported_model naming the component that is not run.
   [[nodiscard]] static Pipeline read(const Json& json) { return read(json, json); }
-  /// The same, but `parts` ("normalizer", "pre_tokenizer", "decoder", options of "model") stand for the file's own.
-  [[nodiscard]] static Pipeline read(const Json& json, const Json& parts);
+  /// The same, but `parts` ("normalizer", "pre_tokenizer", "decoder", options of "model") stand for the file's own, and
+  /// its added tokens may be left to others.
+  [[nodiscard]] static Pipeline read(const Json& json, const Json& parts, bool with_added_tokens = true);
   /// One more added token, as if the file had it last.
   void add_token(AddedToken token) { added_.add(std::move(token), bpe_.vocabulary()); }
   void finish();

@@ -201,6 +201,22 @@ TEST_P(GeneratorGolden, IsTransformersGenerate) {
   for (const auto& [job, name] : jobs) EXPECT_EQ(together.take_result(job).ids, expected[name]) << name;
 }
 
+/// transformers' answer is to the whole second prompt, which it computed without a cache of the first.
+TEST_P(GeneratorGolden, ASecondQuestionAboutAPictureIsTransformersGenerate) {
+  const TextGolden golden(GetParam());
+  const TextCases cases(golden);
+  Generator generator = chat.generator({.max_jobs = 1, .max_tokens = 1024});
+  const auto ask = [&](const std::string& name) {
+    const TextCase given = cases.get(name);
+    const auto expected = golden.golden.values<int64_t>(name + ".new_ids");
+    JobResult found = answer(generator, {given.ids, given.embeddings}, static_cast<int64_t>(expected.size()));
+    EXPECT_EQ(found.ids, expected) << name;
+    return found;
+  };
+  EXPECT_EQ(ask("one").reused_tokens, 0);
+  EXPECT_GT(ask("again").reused_tokens, cases.get("again").embeddings[0].length());
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, GeneratorGolden, testing::ValuesIn(golden_names), [](const auto& of_checkpoint) {
   std::string name = of_checkpoint.param;
   std::ranges::replace(name, '/', '_');

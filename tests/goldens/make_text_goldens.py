@@ -4,23 +4,27 @@
 
 float32, eager attention, torchvision pixels, one fresh process a checkpoint: those of tests/data/text get a
 golden.safetensors beside them, those of assets/tiny a <name>.safetensors in tests/data/text/tiny. A file holds
-  image.i            uint8 [h, w, 3], and for Qwen video.frames uint8 [T, h, w, 3], at video.fps
-and for each prompt c of "text", "one", "several" (pictures) and for Qwen "video":
+  image.i            uint8 [h, w, 3], and for Qwen video.frames and video.1.frames uint8 [T, h, w, 3], at video.fps
+and for each prompt c of "text", "one", "several" (pictures), "again" (another question about the picture of "one") and
+for Qwen "video", "two_videos", "fast_video" (at 24 frames a second, where a step in time is shorter than a position):
   c.text             UTF-8 bytes of what the processor was given
   c.prompt_ids       int64 [n]: the processor's input_ids
   c.position_ids     int64 [1 or 3, n]
-  c.logits           float32 [n, vocabulary]
+  c.logits           float32 [n, vocabulary]; not of "again" and the last two
   c.new_ids          int64 [m]: generate's greedy choice through the cache, no stop token, no penalty
   c.new_logprobs     float32 [m]: log-softmax of the logits it was chosen from
   c.logits_bfloat16  float32 [n, vocabulary], of "several": what transformers computes in bfloat16
+  c.logits_float16   the same in float16
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 SIZES = [(37, 60), (50, 26)]
 NEW_TOKENS = 64
 FPS = 1.5
+FAST = 24.0
+WITHOUT_LOGITS = ("again", "two_videos", "fast_video")
 PLACEHOLDERS = {
     "llava": "[IMG]",
     "mistral3": "[IMG]",
@@ -40,16 +46,25 @@ PLACEHOLDERS = {
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
-def prompts(model_type: str) -> dict[str, tuple[str, int]]:
-    """Name -> text and number of pictures."""
+class Prompt(NamedTuple):
+    text: str
+    pictures: int = 0
+    videos: int = 0
+    fps: float = FPS
+
+
+def prompts(model_type: str) -> dict[str, Prompt]:
     mark = PLACEHOLDERS[model_type]
     result = {
-        "text": ("There is an apple on the table, and the cat is in the box.", 0),
-        "one": (f"Describe {mark} in one sentence.", 1),
-        "several": (f"{mark}\n{mark} Which is larger, the temple or the flower?", 2),
+        "text": Prompt("There is an apple on the table, and the cat is in the box."),
+        "one": Prompt(f"Describe {mark} in one sentence.", 1),
+        "several": Prompt(f"{mark}\n{mark} Which is larger, the temple or the flower?", 2),
+        "again": Prompt(f"Describe {mark} in a few words, and say where it is.", 1),
     }
     if model_type.startswith("qwen"):
-        result["video"] = (f"What is in {VIDEO}? The picture {mark} shows it.", 1)
+        result["video"] = Prompt(f"What is in {VIDEO}? The picture {mark} shows it.", 1, 1)
+        result["two_videos"] = Prompt(f"Is {VIDEO} longer than {VIDEO}, or as long?", 0, 2)
+        result["fast_video"] = Prompt(f"What happens in {VIDEO}?", 0, 1, FAST)
     return result
 
 
@@ -60,23 +75,27 @@ class TextTruth:
         self.truth = TowerTruth(directory)
         self.model_type = self.truth.model_type
         self.is_qwen = self.truth.is_qwen
-        self.video = np.stack([picture(30, 41, 300 + i) for i in range(6)]) if self.is_qwen else None
+        self.pictures = [picture(h, w, 200 + i) for i, (h, w) in enumerate(SIZES)]
+        clips = [(30, 41, 6, 300), (44, 29, 3, 320)] if self.is_qwen else []  # an odd number is filled up
+        self.videos = [np.stack([picture(h, w, seed + i) for i in range(n)]) for h, w, n, seed in clips]
 
-    def inputs(self, text: str, pictures: list[np.ndarray]):
+    def inputs(self, prompt: Prompt):
         import torch
         from PIL import Image
 
+        pictures = self.pictures[: prompt.pictures]
         options = {"images": [[Image.fromarray(p) for p in pictures]]} if pictures else {}
-        if VIDEO in text:
-            clip = torch.from_numpy(self.video).permute(0, 3, 1, 2)
-            metadata = {"total_num_frames": len(clip), "fps": FPS, "frames_indices": list(range(len(clip)))}
+        if prompt.videos > 0:
+            clips = [torch.from_numpy(video).permute(0, 3, 1, 2) for video in self.videos[: prompt.videos]]
+            metadata = [{"total_num_frames": len(clip), "fps": prompt.fps, "frames_indices": list(range(len(clip)))}
+                        for clip in clips]  # fmt: skip
             options |= {
-                "videos": [clip],
-                "video_metadata": [metadata],
+                "videos": clips,
+                "video_metadata": metadata,
                 "do_sample_frames": False,
                 "cap_pixels_per_frame": False,
             }
-        return self.truth.processor(text=[text], return_tensors="pt", **options)
+        return self.truth.processor(text=[prompt.text], return_tensors="pt", **options)
 
     def positions(self, inputs) -> np.ndarray:
         import torch
@@ -111,13 +130,13 @@ class TextTruth:
         ids = made.sequences[0, count:]
         logprobs = raw.log_softmax(-1).gather(1, ids[:, None])[:, 0]
         print(f"  {name:8} {count:4} ids, smallest gap of two tokens {gap:.1e}, {len(set(ids.tolist()))} kinds of id")
-        return {
+        result = {
             f"{name}.prompt_ids": inputs["input_ids"][0].numpy(),
             f"{name}.position_ids": self.positions(inputs),
-            f"{name}.logits": logits.numpy(),
             f"{name}.new_ids": ids.numpy(),
             f"{name}.new_logprobs": logprobs.numpy(),
         }
+        return result if name in WITHOUT_LOGITS else result | {f"{name}.logits": logits.numpy()}
 
 
 def make_golden(directory: Path, path: Path) -> None:
@@ -128,20 +147,18 @@ def make_golden(directory: Path, path: Path) -> None:
     torch.set_num_threads(1)
     print(directory.name)
     truth = TextTruth(directory)
-    pictures = [picture(h, w, 200 + i) for i, (h, w) in enumerate(SIZES)]
-    tensors = {f"image.{i}": p for i, p in enumerate(pictures)}
-    if truth.video is not None:
-        tensors |= {"video.frames": truth.video, "video.fps": np.array([FPS])}
-    model = truth.truth.model
+    tensors = {f"image.{i}": p for i, p in enumerate(truth.pictures)}
+    if truth.videos:
+        tensors |= {"video.frames": truth.videos[0], "video.1.frames": truth.videos[1], "video.fps": np.array([FPS])}
     cases = prompts(truth.model_type)
-    for name, (text, count) in cases.items():
-        tensors[f"{name}.text"] = np.frombuffer(text.encode(), dtype=np.uint8)
-        tensors |= truth.run(model, truth.inputs(text, pictures[:count]), name)
-    text, count = cases["several"]
-    rounded = model.to(torch.bfloat16)
-    with torch.no_grad():
-        logits = rounded(**truth.inputs(text, pictures[:count]).to(torch.bfloat16)).logits[0]
-    tensors["several.logits_bfloat16"] = logits.float().numpy()
+    for name, prompt in cases.items():
+        tensors[f"{name}.text"] = np.frombuffer(prompt.text.encode(), dtype=np.uint8)
+        tensors |= truth.run(truth.truth.model, truth.inputs(prompt), name)
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded = copy.deepcopy(truth.truth.model).to(dtype)
+        with torch.no_grad():
+            logits = rounded(**truth.inputs(cases["several"]).to(dtype)).logits[0]
+        tensors[f"several.logits_{str(dtype).removeprefix('torch.')}"] = logits.float().numpy()
     maker = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
     path.parent.mkdir(exist_ok=True, parents=True)
     metadata = {"made_with": f"{maker}, float32, eager attention, torchvision pixels"}

@@ -29,6 +29,38 @@ class TextOnGpu : public testing::TestWithParam<std::string> {
     return TextModel::load(directory, {.device = Device::cuda(), .dtype = dtype});
   }
   static std::vector<float> floats(const at::Tensor& x) { return from_torch(x.cpu()).to_float32(); }
+  /// What follows the pictures is computed step by step: in half the bits, its distance from the float32 truth is at
+  /// most transformers' own, up to the luck of some thousand roundings.
+  static void expect_steps_near_the_truth(const TextGolden& text, const TextCases& cases, DType dtype,
+                                          const char* name) {
+    const TextModel model = on_gpu(text.directory, dtype);
+    const Impl& impl = *TextModelAccess::get(model);
+    const TextCase input = cases.get("several");
+    const auto truth = text.golden.values<float>("several.logits");
+    const auto theirs = text.golden.values<float>(std::string("several.logits_") + name);
+    const TextPrompt prompt = impl.prepare(input.ids, input.embeddings);
+    int64_t begin = prompt.size();
+    while (begin > 1 && input.ids[static_cast<size_t>(begin) - 1] < model.vocabulary_size()) --begin;
+    if (begin == prompt.size()) GTEST_SKIP() << "the prompt ends with a picture";
+    nn::KvCache cache = impl.make_cache(1, prompt.size());
+    const TextRun first = impl.prefill(prompt, 0, 0, begin, WantedLogits::none);
+    (void)impl.forward({&first, 1}, cache);
+    double our_error = 0;
+    double their_error = 0;
+    for (int64_t i = begin; i < prompt.size(); ++i) {
+      TextRun one = impl.prefill(prompt, 0, i, i + 1, WantedLogits::last);
+      one.rows.reset();
+      one.ids = {prompt.ids[static_cast<size_t>(i)]};
+      const std::vector<float> logits = floats(impl.forward({&one, 1}, cache));
+      const size_t row = static_cast<size_t>(i * model.vocabulary_size());
+      for (size_t j = 0; j < logits.size(); ++j) {
+        our_error += std::abs(static_cast<double>(logits[j]) - static_cast<double>(truth[row + j]));
+        their_error += std::abs(static_cast<double>(theirs[row + j]) - static_cast<double>(truth[row + j]));
+      }
+    }
+    RecordProperty(std::string("ratio_") + name, std::to_string(our_error / their_error));
+    EXPECT_LE(our_error, their_error * 1.1) << name << ", " << prompt.size() - begin << " tokens";
+  }
 };
 
 TEST_P(TextOnGpu, GreedyAnswersAreTheCpus) {
@@ -136,39 +168,16 @@ TEST_P(TextOnGpu, LogitsOfStepsAreTheGoldens) {
   }
 }
 
-// What follows the pictures is computed step by step: in half the bits, its distance from the float32 truth is at most
-// transformers' own, up to the luck of some thousand roundings.
 TEST_P(TextOnGpu, BfloatStepsAreAsNearToTheTruthAsTransformers) {
   const c10::InferenceMode guard;
   const TextGolden text(GetParam());
-  const TextCases cases(text);
-  const TextModel model = on_gpu(text.directory, DType::bfloat16);
-  const Impl& impl = *TextModelAccess::get(model);
-  const TextCase input = cases.get("several");
-  const auto truth = text.golden.values<float>("several.logits");
-  const auto theirs = text.golden.values<float>("several.logits_bfloat16");
-  const TextPrompt prompt = impl.prepare(input.ids, input.embeddings);
-  int64_t begin = prompt.size();
-  while (begin > 1 && input.ids[static_cast<size_t>(begin) - 1] < model.vocabulary_size()) --begin;
-  if (begin == prompt.size()) GTEST_SKIP() << "the prompt ends with a picture";
-  nn::KvCache cache = impl.make_cache(1, prompt.size());
-  const TextRun first = impl.prefill(prompt, 0, 0, begin, WantedLogits::none);
-  (void)impl.forward({&first, 1}, cache);
-  double our_error = 0;
-  double their_error = 0;
-  for (int64_t i = begin; i < prompt.size(); ++i) {
-    TextRun one = impl.prefill(prompt, 0, i, i + 1, WantedLogits::last);
-    one.rows.reset();
-    one.ids = {prompt.ids[static_cast<size_t>(i)]};
-    const std::vector<float> logits = floats(impl.forward({&one, 1}, cache));
-    const size_t row = static_cast<size_t>(i * model.vocabulary_size());
-    for (size_t j = 0; j < logits.size(); ++j) {
-      our_error += std::abs(static_cast<double>(logits[j]) - static_cast<double>(truth[row + j]));
-      their_error += std::abs(static_cast<double>(theirs[row + j]) - static_cast<double>(truth[row + j]));
-    }
-  }
-  RecordProperty("ratio", std::to_string(our_error / their_error));
-  EXPECT_LE(our_error, their_error * 1.1) << prompt.size() - begin << " tokens";
+  expect_steps_near_the_truth(text, TextCases(text), DType::bfloat16, "bfloat16");
+}
+
+TEST_P(TextOnGpu, Float16StepsAreAsNearToTheTruthAsTransformers) {
+  const c10::InferenceMode guard;
+  const TextGolden text(GetParam());
+  expect_steps_near_the_truth(text, TextCases(text), DType::float16, "float16");
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, TextOnGpu, testing::ValuesIn(golden_names), [](const auto& checkpoint) {

@@ -4,8 +4,8 @@
 usage: live_tokenizer.py --program PATH [--seed N] [--texts N] [--kinds NAME...]
 
 Texts are drawn from blocks of all of Unicode, words, special tokens, blanks and code; ids are compared with and without
-what the post-processor adds and as plain text, then decoded. The kinds of released models are loaded by transformers'
-AutoTokenizer too, from a directory with their class's config files.
+what the post-processor adds and as plain text, then decoded. The directories of tokenizer_class_cases.py are loaded by
+transformers' AutoTokenizer too.
 """
 
 from __future__ import annotations
@@ -21,24 +21,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "goldens"))
+from tokenizer_class_cases import EDITED, RELEASED, Case, write_directory  # noqa: E402
+
 DATA = Path(__file__).resolve().parents[1] / "data" / "tokenizers"
-LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
-# What transformers needs beside tokenizer.json to take the class that the released models take, and what that class
-# obeys of it.
-CONFIGS = {
-    "qwen": [("qwen2_5_vl", {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})],
-    "tekken": [
-        ("mistral3", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}),
-        ("mistral3", {**LLAMA, "add_bos_token": True, "add_eos_token": True}),
-    ],
-    "gemma": [("gemma3", {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"})],
-    "llama2_prepend": [
-        ("llava", LLAMA),
-        ("llama", LLAMA),
-        ("llama", {**LLAMA, "legacy": True, "add_bos_token": False}),
-        ("llama", {**LLAMA, "add_prefix_space": False, "add_eos_token": True}),
-    ],
-}
 BLOCKS = [
     (0x20, 0x7F), (0x00, 0x20), (0x80, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE80),
     (0x1100, 0x1200), (0x1E00, 0x2070), (0x2070, 0x2E00), (0x3000, 0x3100), (0x4E00, 0x5000), (0xA640, 0xAB70),
@@ -108,15 +94,12 @@ def compare_kind(program: Program, kind: str, texts: list[str], differences: Dif
     differences.compare(f"{kind}, plain", texts, program(directory, texts, "--plain", "--no-special-tokens"), plain)
 
 
-def compare_class(program: Program, kind: str, config: tuple, texts: list[str], differences: Differences) -> None:
-    model_type, config = config
+def compare_class(program: Program, case: Case, texts: list[str], differences: Differences) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        (directory / "tokenizer.json").write_bytes((DATA / kind / "tokenizer.json").read_bytes())
-        (directory / "tokenizer_config.json").write_text(json.dumps(config))
-        (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
+        write_directory(case, DATA, directory)
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        name = f"{kind}, {type(tokenizer).__name__} of {model_type}, {config}"
+        name = f"{type(tokenizer).__name__}, {case}"
         differences.compare(name, texts, program(directory, texts), [tokenizer(text).input_ids for text in texts])
         plain = [tokenizer(text, split_special_tokens=True).input_ids for text in texts]
         differences.compare(f"{name}, plain", texts, program(directory, texts, "--plain"), plain)
@@ -139,8 +122,9 @@ def main() -> int:
         rng = random.Random(f"{arguments.seed} {kind}")
         texts = [random_text(rng) for _ in range(arguments.texts)]
         compare_kind(program, kind, texts, differences)
-        for config in CONFIGS.get(kind, []):
-            compare_class(program, kind, config, texts[: arguments.texts // 4], differences)
+        for case in RELEASED + EDITED:
+            if case.kind == kind:
+                compare_class(program, case, texts[: arguments.texts // 8], differences)
         print(f"{kind}: {differences.compared} compared, {differences.found} differences so far", flush=True)
     return 1 if differences.found else 0
 

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <set>
 #include <string>
 
@@ -201,6 +203,52 @@ TEST(Sampler, ASeedGivesTheSameIdsEverywhere) {
 
 TEST(Sampler, TiesAtTheEdgeOfTopKAreKept) {
   EXPECT_EQ(ids_of(left_of({3, 1, 2, 2, 0}, {.temperature = 1, .top_k = 2})), (std::vector<int64_t>{0, 2, 3}));
+}
+
+/// What is left if every id is sorted by falling probability and taken until the sum reaches p.
+std::vector<int64_t> sorted_top_p(const std::vector<float>& logits, double p) {
+  std::vector<Candidate> all = left_of(logits, {.temperature = 1});
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.score > b.score; });
+  std::vector<int64_t> ids;
+  double sum = 0;
+  for (size_t i = 0; i < all.size() && sum < p; ++i) {
+    ids.push_back(all[i].id);
+    sum += all[i].probability;
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+TEST(Sampler, LargeVocabulariesAreCutAsIfTheyWereSorted) {
+  std::mt19937_64 random(5);
+  constexpr size_t vocabulary = 20000;
+  for (const float spread : {0.0F, 0.5F, 3.0F, 20.0F, 150.0F}) {
+    std::normal_distribution<float> normal(0, 1);
+    std::vector<float> logits(vocabulary);
+    // Of few different values, so that there are ties.
+    for (float& logit : logits) logit = spread * std::round(normal(random) * 50) / 50;
+    for (const double p : {1e-9, 0.05, 0.5, 0.9, 0.999, 1 - 1e-12})
+      EXPECT_EQ(ids_of(left_of(logits, {.temperature = 1, .top_p = p})), sorted_top_p(logits, p))
+          << "spread " << spread << " p " << p;
+    std::vector<float> sorted = logits;
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+    for (const int64_t k : {1, 2, 63, 64, 1000, 19999, 20000, 30000}) {
+      const float least = sorted[std::min(static_cast<size_t>(k), vocabulary) - 1];
+      std::vector<int64_t> expected;
+      for (size_t id = 0; id < vocabulary; ++id)
+        if (logits[id] >= least) expected.push_back(static_cast<int64_t>(id));
+      EXPECT_EQ(ids_of(left_of(logits, {.temperature = 1, .top_k = k})), expected) << "spread " << spread << " k " << k;
+    }
+  }
+}
+
+TEST(Sampler, ForbiddenIdsAreNoneOfTheTopK) {
+  std::vector<float> logits(100, -infinity);
+  logits[7] = 1;
+  logits[9] = 2;
+  Sampler sampler = make_sampler({.temperature = 1, .top_k = 3}, 100);
+  EXPECT_EQ(ids_of(sampler.candidates(logits)), (std::vector<int64_t>{7, 9}));
+  EXPECT_EQ(ids_of(sampler.candidates(logits, std::vector<int64_t>{9})), (std::vector<int64_t>{7}));
 }
 
 TEST(Sampler, SmallTemperaturesDoNotOverflow) {

@@ -96,7 +96,7 @@ TEST_P(TextCache, SequencesSideBySideAreAsAlone) {
     capacity = std::max(capacity, jobs.back().prompt.size() + 16);
   }
   nn::KvCache cache = impl.make_cache(static_cast<int64_t>(jobs.size()) + 2, capacity);
-  for (int step = 0; step < 20; ++step) {
+  for (int step = 0; step < 30; ++step) {
     std::vector<TextRun> runs;
     std::vector<Job*> wanting;
     for (size_t i = 0; i < jobs.size(); ++i) {

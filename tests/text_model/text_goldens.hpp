@@ -38,10 +38,12 @@ struct TextGolden {
   /// The prompts that the file has.
   [[nodiscard]] std::vector<std::string> cases() const {
     std::vector<std::string> names;
-    for (const char* name : {"text", "one", "several", "video"})
-      if (golden.has(std::string(name) + ".logits")) names.emplace_back(name);
+    for (const char* name : {"text", "one", "several", "again", "video", "two_videos", "fast_video"})
+      if (golden.has(std::string(name) + ".new_ids")) names.emplace_back(name);
     return names;
   }
+  /// The logits of the others would be long, and show what those of these show.
+  [[nodiscard]] bool has_logits(const std::string& name) const { return golden.has(name + ".logits"); }
 };
 
 /// One prompt: transformers' ids with the ids of embeddings in place of placeholders.
@@ -57,18 +59,17 @@ class TextCases {
     const VisionTower tower = VisionTower::load(text.directory, {.threads = 1});
     for (const Image& image : golden_.images()) pictures_.push_back(tower.get_image_embeddings(image));
     if (!golden_.has("video.frames")) return;
-    const auto pixels = golden_.values<uint8_t>("video.frames");
-    const auto sides = golden_.shape("video.frames");
-    std::vector<Image> frames;
-    for (int64_t t = 0; t < sides[0]; ++t)
-      frames.push_back(Image::from_pixels({pixels.data() + t * sides[1] * sides[2] * 3, {sides[2], sides[1]}}));
-    video_.push_back(tower.get_video_embeddings(frames, {.fps = golden_.values<double>("video.fps").front()}));
+    const std::vector<Image> first = frames("video.frames");
+    const double fps = golden_.values<double>("video.fps").front();
+    videos_["video"] = {tower.get_video_embeddings(first, {.fps = fps})};
+    videos_["two_videos"] = {videos_["video"][0], tower.get_video_embeddings(frames("video.1.frames"), {.fps = fps})};
+    videos_["fast_video"] = {tower.get_video_embeddings(first, {.fps = 24})};
   }
 
   [[nodiscard]] TextCase get(const std::string& name) const {
     TextCase result;
-    if (name == "video") result.embeddings = video_;
-    const size_t pictures = name == "text" ? 0 : name == "several" ? 2 : 1;
+    if (const auto videos = videos_.find(name); videos != videos_.end()) result.embeddings = videos->second;
+    const size_t pictures = name == "several" ? 2 : name == "one" || name == "again" || name == "video" ? 1 : 0;
     result.embeddings.insert(result.embeddings.end(), pictures_.begin(),
                              pictures_.begin() + static_cast<std::ptrdiff_t>(pictures));
     result.ids = golden_.values<int64_t>(name + ".prompt_ids");
@@ -83,9 +84,18 @@ class TextCases {
   }
 
  private:
+  [[nodiscard]] std::vector<Image> frames(const std::string& name) const {
+    const auto pixels = golden_.values<uint8_t>(name);
+    const auto sides = golden_.shape(name);
+    std::vector<Image> result;
+    for (int64_t t = 0; t < sides[0]; ++t)
+      result.push_back(Image::from_pixels({pixels.data() + t * sides[1] * sides[2] * 3, {sides[2], sides[1]}}));
+    return result;
+  }
+
   const Golden& golden_;
   std::vector<MMEmbedding> pictures_;
-  std::vector<MMEmbedding> video_;
+  std::map<std::string, std::vector<MMEmbedding>> videos_;  // by prompt
 };
 
 /// The largest error in units of the expected values' largest magnitude, or of `least_scale` where that is larger;
