@@ -148,17 +148,17 @@ void Generator::Impl::compute(std::span<Task> tasks, std::vector<JobEvent>& even
 std::vector<Generator::Impl::Chosen> Generator::Impl::choose(std::span<const Task> tasks, const at::Tensor& logits) {
   std::vector<const Task*> rows;
   std::vector<int64_t> places;  // of their last tokens' logits
-  int64_t end = 0;
+  int64_t count = 0;
   for (const Task& task : tasks) {
-    end += task.logit_rows();
+    count += task.logit_rows();
     if (!task.chooses) continue;
     rows.push_back(&task);
-    places.push_back(end - 1);
+    places.push_back(count - 1);
   }
   std::vector<Chosen> chosen(rows.size());
   if (rows.empty()) return chosen;
   const at::Tensor own =
-      std::ssize(rows) == end ? logits : logits.index_select(0, at::tensor(places, at::kLong).to(logits.device()));
+      std::ssize(rows) == count ? logits : logits.index_select(0, at::tensor(places, at::kLong).to(logits.device()));
   if (std::ranges::any_of(rows, &Task::wants_argmax)) {
     const std::vector<text::Choice> greedy = text::choose_greedily(own);
     for (size_t row = 0; row < rows.size(); ++row) chosen[row].choice = greedy[row];
