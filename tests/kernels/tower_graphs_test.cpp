@@ -93,13 +93,13 @@ class TowerGraphsOnGpu : public TowerOnGpu, public ::testing::WithParamInterface
     const OpenTower cpu(GetParam().tower, at::kCPU, at::kFloat);
     return cpu.plain(cpu.input(patches_.to(at::kCPU, at::kFloat), grids_, false));
   }
-  /// Norm over norm. 16-bit towers of two or three blocks are off by 1e-2 and 2e-3 at most: a rounding, 2^-9 and 2^-12
-  /// relative, of each of the dozen results in a block.
+  /// Norm over norm. Rows of these checkpoints on the CPU, rounded between the operations as here, were off by up to
+  /// 1.4e-2 in bfloat16 and 1.8e-3 in float16.
   static double distance(const at::Tensor& ours, const at::Tensor& truth) {
     const at::Tensor wide = truth.to(at::kCPU, at::kDouble);
     return ((ours.to(at::kCPU, at::kDouble) - wide).norm() / wide.norm()).item<double>();
   }
-  static double tolerance() { return GetParam().dtype == at::kBFloat16 ? 1.2e-2 : 2e-3; }
+  static double tolerance() { return GetParam().dtype == at::kBFloat16 ? 1.8e-2 : 2.4e-3; }
 
   const c10::InferenceMode guard_;
   std::unique_ptr<OpenTower> tower_;

@@ -63,8 +63,9 @@ TEST_F(TowerSizes, TheSmallestPicturesGiveTheRowsOfTheCpu) {
 
 // Sides are primes, so that no tile, bucket or round of blocks comes out even. The truth is float32 on the GPU, which
 // other tests hold against the CPU's: there this would take minutes. Norm over norm, since a softmax over so many keys
-// makes attention's part of a row small; an unrotated or unmasked half of the keys would move it by some 5 percent, and
-// bfloat16 by less than one.
+// averages values to a few percent of a row: a part of the keys that is left out would move the norm by as much, the
+// rounding to bfloat16 moves it by one (0.9 percent were seen on the CPU, of 3,969 patches). attention_test.cpp is
+// stricter.
 TEST_F(TowerSizes, ManyTokensGiveTheRowsOfFloat32) {
   const std::vector<Grid> grids{{1, 131, 251}};  // 32,881 patches
   const VisionTower truth = load("pixtral_64", Device::cuda(), DType::float32);
@@ -73,7 +74,7 @@ TEST_F(TowerSizes, ManyTokensGiveTheRowsOfFloat32) {
   wide_patches.values = from_torch(to_torch(patches.values).to(at::kFloat));
   const Tensor expected = truth.encode(wide_patches).front();
   const VisionTower tower = load("pixtral_64", Device::cuda(), DType::bfloat16);
-  EXPECT_LT(distance(tower.encode(patches).front(), expected), 0.015);
+  EXPECT_LT(distance(tower.encode(patches).front(), expected), 0.018);
 }
 
 TEST_F(TowerSizes, ManyTokensOfManyPicturesAreThoseOfEachAlone) {
