@@ -237,7 +237,9 @@ TEST_F(AttentionOnGpu, WindowsEqualTheDefinition) {
 }
 
 // A query is the code of key (7 i + 3) mod n: a swapped, missing or doubled key shows. The one weight is rounded to the
-// dtype where the maximum of the first keys is near enough to stay, and so is the result: by 2^-8 at most each.
+// dtype where the maximum of the first keys is near enough to stay, and so is the result: by 2^-8 at most each. A value
+// of zero gets what the other weights leave, less than e^-28 (of codes that differ in seven signs, of which 2^31 pairs
+// of 64 have none).
 TEST_F(AttentionOnGpu, OneKeyIsFoundAmongMany) {
   for (const int64_t tokens : {1009, 32771})
     for (const int64_t head_dim : head_dims) {
@@ -248,7 +250,7 @@ TEST_F(AttentionOnGpu, OneKeyIsFoundAmongMany) {
       qkv.select(1, 0).copy_(qkv.select(1, 1).index_select(0, target) * 4);
       const at::Tensor expected = qkv.select(1, 2).index_select(0, target).to(at::kFloat);
       const at::Tensor away = (run(qkv, {tokens}).to(at::kFloat) - expected).abs();
-      EXPECT_EQ((away <= expected.abs() * 0x1p-7F).logical_not().sum().item<int64_t>(), 0);
+      EXPECT_EQ((away <= expected.abs() * 0x1p-7F + 1e-11F).logical_not().sum().item<int64_t>(), 0);
     }
 }
 

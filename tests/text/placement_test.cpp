@@ -42,7 +42,7 @@ TEST(Placement, ForeignTextHoldsNoPlaceholders) {
 
 TEST(Placement, SpecialTokensThatATextLacksAreNotAdded) {
   const std::vector<arch::Placeholder> bracketed = {{.token = "<image>", .opening = "(", .closing = ")"}};
-  const std::vector<Modality> pictures(4, Modality::image);
+  const std::vector<PromptPicture> pictures(4, {Modality::image});
   const jinja::Text prompt(std::string("(<image>)<image>)(<image>(<image>)"));
   const std::vector<Piece> pieces = place_pictures(prompt, bracketed, pictures, "here");
   EXPECT_EQ(written(pieces), "01)(23");

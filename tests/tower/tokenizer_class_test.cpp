@@ -1,5 +1,6 @@
 // Directories in which transformers takes a tokenizer class that builds parts of the tokenizer itself, or obeys the
 // file.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -18,7 +19,7 @@ std::filesystem::path data() { return std::filesystem::path(ORIEL_TEST_DATA) / "
 std::string edited(const Json& base, const Json& edits, bool is_file = true) {
   std::string result;
   const auto add = [&](const std::string& key, const std::string& value) {
-    result += (result.empty() ? "{" : ",") + quote_json(key) + ":" + value;
+    result += fmt::format("{}{}:{}", result.empty() ? "{" : ",", quote_json(key), value);
   };
   for (const auto& [key, value] : base.members()) {
     const Json edit = edits[key];
@@ -35,7 +36,7 @@ Tokenizer load(const Json& test) {
   const Json file = Json::read(data() / test["kind"].string() / "tokenizer.json");
   (void)directory.write("tokenizer.json", edited(file, test["edits"]));
   (void)directory.write("tokenizer_config.json", test["config"].dump());
-  (void)directory.write("config.json", R"({"model_type": )" + test["model_type"].dump() + "}");
+  (void)directory.write("config.json", fmt::format(R"({{"model_type": {}}})", test["model_type"].dump()));
   if (test["map"].has_value()) (void)directory.write("special_tokens_map.json", test["map"].dump());
   return Tokenizer::load(directory.path());
 }
@@ -47,8 +48,8 @@ TEST(TokenizerClass, BuildsTheGoldensParts) {
   const std::vector<Json> cases = goldens["cases"].elements();
   ASSERT_FALSE(cases.empty());
   for (const Json& test : cases) {
-    const std::string name = test["kind"].string() + " of " + test["model_type"].string() + ", " +
-                             test["config"].dump() + ", " + test["edits"].dump();
+    const std::string name = fmt::format("{} of {}, {}, {}", test["kind"].string(), test["model_type"].string(),
+                                         test["config"].dump(), test["edits"].dump());
     const Tokenizer tokenizer = load(test);
     const std::vector<Json> rows = test["rows"].elements();
     ASSERT_EQ(rows.size(), texts.size()) << name;
