@@ -150,7 +150,10 @@ class Peer:
         from PIL import Image
 
         process = transformers.AutoImageProcessor.from_pretrained(self.directory)
-        inputs = {k: v.cuda() for k, v in process(images=[Image.open(picture)], return_tensors="pt").items()
+        # Mistral3's processor, which has the text side too, hands this to its image processor.
+        merge = getattr(self.config, "spatial_merge_size", 1)
+        options = {"patch_size": merge * self.patch} if merge > 1 else {}
+        inputs = {k: v.cuda() for k, v in process(images=[Image.open(picture)], return_tensors="pt", **options).items()
                   if hasattr(v, "cuda")}  # fmt: skip
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return self.features(inputs)[0].float().cpu()
