@@ -5,13 +5,14 @@
                               [--rounds N] [--layers N] [--dtype float32|bfloat16] [--peers eager compile]
                               [--compile-seconds N] [--request-seconds N] [--build DIR] [--out FILE.jsonl]
 
-On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
-widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in bfloat16 two tokens
-of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
-a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is here): for each batch in a
-process of its own, side by side, and before any of these is timed. A peer that takes longer than its limit, or ends, is
-given up for what it was asked, and the reason stands in the table. Figures are told as they come, with a Markdown table
-a model behind its last; --out gets every figure. What failed is told again at the end, and the exit code is 1 then.
+On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the
+real widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in
+bfloat16 two tokens of a random model may be too near to each other. `eager` is generate as it is (sdpa attention),
+`compile` generate with a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is
+here): for each batch in a process of its own, side by side, and before any of these is timed. A peer that takes
+longer than its limit, or ends, is given up for what it was asked, and the reason stands in the table. Figures are
+told as they come, with a Markdown table a model behind its last; --out gets every figure. What failed is told again
+at the end, and the exit code is 1 then.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@
 #include <ATen/ops/sin.h>
 
 #include "ops/parallel.hpp"
+#include "ops/rows.hpp"
 #include "ops/vectorised.hpp"
 #ifdef ORIEL_CUDA
 #include "ops/cuda/launch.hpp"
