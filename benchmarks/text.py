@@ -6,8 +6,8 @@
                               [--build DIR] [--out FILE.jsonl]
 
 On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
-widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in bfloat16 two tokens
-of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
+widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in bfloat16
+two tokens of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
 a static cache, which transformers compiles for decoding. Prints one Markdown table a model; --out gets every figure.
 """
 
@@ -238,7 +238,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="on the CPU (default: all)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="behind one to warm up (default: 3)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="(default: float32 on the CPU, bfloat16 on a GPU)")
+    kinds = ["float32", "bfloat16"]
+    parser.add_argument("--dtype", choices=kinds, help="(default: float32 on the CPU, bfloat16 on a GPU)")
     parser.add_argument("--layers", type=int, metavar="N", help="(default: 4 on the CPU, all on a GPU)")
     parser.add_argument("--build", type=Path, metavar="DIR", default=cases.ROOT / "build-bench")
     parser.add_argument("--no-build", action="store_true", help="take the program as it is")
