@@ -7,8 +7,9 @@
 
 On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
 widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in bfloat16
-two tokens of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
-a static cache, which transformers compiles for decoding. Prints one Markdown table a model; --out gets every figure.
+two tokens of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile`
+generate with a static cache, which transformers compiles for decoding. Prints one Markdown table a model; --out gets
+every figure.
 """
 
 from __future__ import annotations
