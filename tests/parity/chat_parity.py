@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from make_text_goldens import FPS, PLACEHOLDERS, VIDEO, TextTruth
+from make_text_goldens import FPS, PLACEHOLDERS, VIDEO, Prompt, TextTruth
 from synthetic_pictures import picture
 
 # Of the largest logit: sums of float32 products in another order.
@@ -44,11 +44,12 @@ class Parity:
         self.problems: list[str] = []
         sizes = [(self.random.randint(20, 90), self.random.randint(20, 90)) for _ in range(2)]
         self.pictures = [picture(h, w, self.random.randrange(1000)) for h, w in sizes]
+        self.truth.pictures = self.pictures
         for i, pixels in enumerate(self.pictures):
             Image.fromarray(pixels).save(scratch / f"picture{i}.png")
-        if self.truth.video is not None:
+        if self.truth.videos:
             (scratch / "frames").mkdir()
-            for i, frame in enumerate(self.truth.video):
+            for i, frame in enumerate(self.truth.videos[0]):
                 Image.fromarray(frame).save(scratch / "frames" / f"{i:03}.png")
 
     def run(self, *arguments: str, video: bool = False) -> tuple[dict[str, np.ndarray], str]:
@@ -101,13 +102,13 @@ class Parity:
             images = [word for i in range(count) for word in ("--image", str(self.scratch / f"picture{i}.png"))]
             self.compare(
                 f"{self.family}, text, {name}", *self.run("--text", text, "--ignore-eos", *images),
-                self.truth.inputs(text, self.pictures[:count]), stops=False,
+                self.truth.inputs(Prompt(text, count)), stops=False,
             )  # fmt: skip
-        if self.truth.video is not None:
+        if self.truth.videos:
             text = f"What happens in {VIDEO} here?"
             frames = ("--frames", str(self.scratch / "frames"), "--fps", str(FPS))
             found = self.run("--text", text, "--ignore-eos", *frames, video=True)
-            self.compare(f"{self.family}, text, video", *found, self.truth.inputs(text, []), stops=False)
+            self.compare(f"{self.family}, text, video", *found, self.truth.inputs(Prompt(text, videos=1)), stops=False)
 
     def questions(self) -> None:
         processor = self.truth.truth.processor
@@ -146,7 +147,7 @@ class Parity:
         assert "Video 1: " in text
         frames = ("--frames", str(self.scratch / "frames"), "--fps", str(FPS))
         found = self.run("--question", question, *told, *frames, video=True)
-        self.compare(f"{self.family}, video by number", *found, self.truth.inputs(text, []), stops=True)
+        self.compare(f"{self.family}, video by number", *found, self.truth.inputs(Prompt(text, videos=1)), stops=True)
 
     def crops(self) -> None:
         """Long pictures as a whole and in crops, where the processor is told to; what a file says does not matter."""
@@ -155,6 +156,7 @@ class Parity:
         mark = PLACEHOLDERS[self.truth.model_type]
         sizes = [(270, self.random.randint(520, 1200)), (self.random.randint(520, 1100), 260), (300, 300)]
         self.pictures = [picture(h, w, self.random.randrange(1000)) for h, w in sizes]
+        self.truth.pictures = self.pictures
         for i, pixels in enumerate(self.pictures):
             Image.fromarray(pixels).save(self.scratch / f"long{i}.png")
         images = [word for i in range(3) for word in ("--image", str(self.scratch / f"long{i}.png"))]
