@@ -277,6 +277,12 @@ bool is_panel(const at::Tensor& weight, int64_t first, const T* panel) {
   return true;
 }
 
+/// Whether a panel tells layouts apart: one value alone lies alike in all of them.
+template <typename T>
+bool has_differing_values(const T* panel, int64_t count) {
+  return std::any_of(panel, panel + count, [&](const T& value) { return std::memcmp(&value, panel, sizeof(T)) != 0; });
+}
+
 template <typename T>
 bool are_panels(const at::Tensor& weight, const void* packed, int64_t bytes) {
   const int64_t out = round_up(weight.size(0), panel_width);
@@ -284,7 +290,8 @@ bool are_panels(const at::Tensor& weight, const void* packed, int64_t bytes) {
   if (bytes < out * depth * static_cast<int64_t>(sizeof(T))) return false;
   const T* first = static_cast<const T*>(packed);
   const int64_t last = out - panel_width;
-  return is_panel(weight, 0, first) && is_panel(weight, last, first + last * depth);
+  return has_differing_values(first, panel_width * depth) && is_panel(weight, 0, first) &&
+         is_panel(weight, last, first + last * depth);
 }
 
 bool is_readable(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kBFloat16; }

@@ -164,6 +164,17 @@ TEST(FewRows, AnotherLayoutIsNotRead) {
   }
 }
 
+/// Its first and last panel are zeros, which lie alike in every layout.
+TEST(FewRows, ZerosTellNoLayout) {
+  Random random(5);
+  const at::Tensor weight = random.normal({192, 64});
+  weight.narrow(0, 0, 64).zero_();
+  weight.narrow(0, 128, 64).zero_();
+  at::Tensor other = weight.clone();
+  other.narrow(0, 64, 64).copy_(weight.narrow(0, 64, 64).flip(0));
+  EXPECT_FALSE(readable_packed(weight, other.const_data_ptr(), static_cast<int64_t>(other.nbytes())).has_value());
+}
+
 TEST(FewRows, WhatIsNoNumberStaysInItsRow) {
   for_all_weights([](Random& random, const at::Tensor& weight, const ReadableWeight& readable) {
     at::Tensor x = random.normal({2, readable.in});
