@@ -2,16 +2,17 @@
 """Language models: oriel against transformers' generate, from the same random weights.
 
     python benchmarks/text.py [--device cpu|cuda] [--model NAME...] [--parts prefill decode picture] [--threads N]
-                              [--rounds N] [--layers N] [--peers eager compile] [--compile-seconds N]
-                              [--request-seconds N] [--build DIR] [--out FILE.jsonl]
+                              [--rounds N] [--layers N] [--dtype float32|bfloat16] [--peers eager compile]
+                              [--compile-seconds N] [--request-seconds N] [--build DIR] [--out FILE.jsonl]
 
-On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the real
-widths and to 32,768 ids, in float32. Greedy ids are compared, and said to differ where they do: in bfloat16 two tokens
-of a random model may be too near to each other. `eager` is generate as it is (sdpa attention), `compile` generate with
-a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is here): for each batch in a
-process of its own, side by side, and before any of these is timed. A peer that takes longer than its limit, or ends, is
-given up for what it was asked, and the reason stands in the table. Figures are told as they come, with a Markdown table
-a model behind its last; --out gets every figure. What failed is told again at the end, and the exit code is 1 then.
+On a GPU the models are as large as the released ones, in bfloat16. On the CPU they are cut to a few layers of the
+real widths and to 32,768 ids, in float32 by default. Greedy ids are compared, and said to differ where they do: in
+bfloat16 two tokens of a random model may be too near to each other. `eager` is generate as it is (sdpa attention),
+`compile` generate with a static cache, which transformers compiles for decoding (on the CPU only if told to, as it is
+here): for each batch in a process of its own, side by side, and before any of these is timed. A peer that takes
+longer than its limit, or ends, is given up for what it was asked, and the reason stands in the table. Figures are
+told as they come, with a Markdown table a model behind its last; --out gets every figure. What failed is told again
+at the end, and the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Bench:
         self.title, _, _, _, mark = text_cases.MODELS[name]
         self.on_cpu = arguments.device == "cpu"
         self.layers = arguments.layers or (4 if self.on_cpu else None)
-        self.dtype = "float32" if self.on_cpu else "bfloat16"
+        self.dtype = arguments.dtype or ("float32" if self.on_cpu else "bfloat16")
         self.count = text_cases.counts(name, self.layers)
         self.peers = arguments.peers
         self.prompt = 2048
@@ -363,6 +364,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=["eager", "compile"], default=["eager", "compile"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="on the CPU (default: all)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="behind one to warm up (default: 3)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"],
+                        help="(default: float32 on the CPU, bfloat16 on a GPU)")  # fmt: skip
     parser.add_argument("--layers", type=int, metavar="N", help="(default: 4 on the CPU, all on a GPU)")
     parser.add_argument("--compile-seconds", type=float, default=150, metavar="N",
                         help="limit of the batches that compile side by side (default: 150)")  # fmt: skip

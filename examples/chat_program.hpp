@@ -106,9 +106,10 @@ class Chat {
     const std::optional<int64_t> bos = tokenizer_.bos_id();
     const std::vector<int64_t> added = tokenizer_.encode("");
     const bool adds_bos = bos && std::find(added.begin(), added.end(), *bos) != added.end();
-    if (adds_bos && text.starts_with(tokenizer_.token(*bos).value_or("")))
+    const std::optional<std::string> token = adds_bos ? tokenizer_.token(*bos) : std::nullopt;
+    if (token && text.starts_with(*token))
       std::fprintf(stderr, "warning: --text starts with %s and the tokenizer adds it: it stands there twice\n",
-                   tokenizer_.token(*bos)->c_str());
+                   token->c_str());
     return encode(format_.place_views(text, pictures), {.double_bos = true});
   }
 

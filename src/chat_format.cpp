@@ -24,6 +24,12 @@ arch::Modality modality_of(const MMEmbedding& embedding) {
 
 /// An embedding without the special tokens in front of its first row and behind its last one.
 MMEmbedding rows_alone(const MMEmbedding& embedding) {
+  if (embedding.info().pre_tokens + embedding.info().post_tokens > 0)
+    throw_error(
+        ErrorCode::invalid_argument,
+        "embedding \"{}\": expected rows of a picture alone for a placeholder without special tokens around it, "
+        "got {} rows of special tokens with them (TokenLayout::exllamav2)",
+        embedding.text_alias(), embedding.info().pre_tokens + embedding.info().post_tokens);
   std::vector<int64_t> tokens = embedding.info().placeholder_tokens;
   const auto is_row = [&](int64_t token) { return token == embedding.info().placeholder_id; };
   tokens.erase(std::find_if(tokens.rbegin(), tokens.rend(), is_row).base(), tokens.end());

@@ -1,5 +1,4 @@
 // One step of all running jobs.
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
@@ -9,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "generator_impl.hpp"
+#include "ops/parallel.hpp"
 #include "text/greedy.hpp"
 #include "torch_errors.hpp"
 
@@ -176,7 +176,7 @@ std::vector<Generator::Impl::Chosen> Generator::Impl::choose(std::span<const Tas
       chosen[row].error = std::current_exception();
     }
   };
-  at::parallel_for(0, std::ssize(rows), 1, [&](int64_t begin, int64_t end) {
+  ops::parallel_for(std::ssize(rows), 1, [&](int64_t begin, int64_t end) {
     for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row)
       if (!rows[row]->wants_argmax()) draw(row);
   });

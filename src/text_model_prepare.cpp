@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "tensor_types.hpp"
 #include "text_model_impl.hpp"
 #include "torch_errors.hpp"
@@ -27,8 +28,8 @@ void check_embedding(const MMEmbedding& embedding, const arch::TextTraits& trait
   // Models of two families may agree in width and placeholder.
   const std::string& family = embedding.info().model_family;
   if (!family.empty() && family != traits.family)
-    throw_error(ErrorCode::invalid_argument, "embedding {}: expected rows made for this {} model, got {}'s",
-                quoted(embedding), traits.family, family);
+    throw_error(ErrorCode::invalid_argument, "embedding {}: expected rows made for this {} model, got ones made for {}",
+                quoted(embedding), traits.family, quote_json(family));
   const int64_t placeholder = embedding.info().placeholder_id;
   const auto& known = traits.placeholder_tokens;
   if (placeholder >= 0 && std::find(known.begin(), known.end(), placeholder) == known.end())

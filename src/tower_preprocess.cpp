@@ -145,7 +145,8 @@ arch::ImageTarget VisionTower::Impl::plan(Size size, const PreprocessOptions& op
 std::vector<Rect> VisionTower::Impl::plan_crops(Size size, const CropOptions& options, const std::string& name) const {
   check_size(size, name);
   if (!(options.min_ratio >= 1 && options.min_ratio < 1e6))
-    throw_error(ErrorCode::invalid_argument, "min_ratio: expected 1 or more, got {}", options.min_ratio);
+    throw_error(ErrorCode::invalid_argument, "min_ratio: expected a number from 1 and below 1e+06, got {}",
+                options.min_ratio);
   if (options.min_side < 1)
     throw_error(ErrorCode::invalid_argument, "min_side: expected a positive number of pixels, got {}",
                 options.min_side);

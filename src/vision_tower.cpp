@@ -36,6 +36,10 @@ std::vector<Rect> VisionTower::plan_crops(Size size, const CropOptions& options)
 
 PictureViews VisionTower::get_image_views(const Image& image, const CropOptions& crops,
                                           const EmbedOptions& options) const {
+  if (!options.text_alias.empty())
+    throw_error(ErrorCode::invalid_argument,
+                "get_image_views: expected no text_alias, of which each view has its own, got \"{}\"",
+                options.text_alias);
   std::vector<Image> views{image};
   for (const Rect& part : impl_->plan_crops(image.size(), crops, image.name())) views.push_back(image.crop(part));
   return get_image_embeddings(views, options);

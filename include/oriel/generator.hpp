@@ -100,7 +100,7 @@ class ORIEL_API JobEvents {
     JobEvents* range_;
   };
 
-  /// Makes the first step, unless a pass has begun: then it goes on behind what was left.
+  /// Makes the first step, unless a pass has begun: then it goes on at the event it was left at.
   [[nodiscard]] Iterator begin();
   [[nodiscard]] static std::default_sentinel_t end() { return {}; }
 

@@ -112,11 +112,11 @@ struct ImagePlan {
   /// Preprocessed patches: float32 in host memory for a tower on the CPU, in the tower's dtype on its GPU.
   int64_t pixel_bytes = 0;
   /// What a call of this picture alone takes at its peak beside weights, patches and rows, on the tower's device,
-  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: the first calls of a tower. Later
-  /// ones take no more, and where they are replayed (docs/architecture.md) most of it stays held in between. Not
-  /// counted there: what libtorch's attention holds inside (float32, and chips before Hopper), what CUDA keeps of a
-  /// graph's launches, and copies of a weight while the first call of a size times its products, which take twice the
-  /// L2 cache's size (some 100 MB) but never more than a quarter of what is free.
+  /// within 5 percent of what is held at once, allocation by allocation. On a GPU: a tower's first calls of this size
+  /// alone; where later ones are replayed (docs/architecture.md) most of it stays held, and a second such size may make
+  /// that what the largest size up to the next power of two takes. Not counted there: what libtorch's attention holds
+  /// inside (float32, chips before Hopper), what CUDA keeps of a graph's launches, and copies of a weight that time the
+  /// products of a new size: twice the L2 cache (some 100 MB), never more than a quarter of what is free.
   int64_t working_bytes = 0;
   /// The rows, in the tower's dtype.
   int64_t embedding_bytes = 0;
@@ -186,9 +186,9 @@ class ORIEL_API VisionTower {
   /// CPU.
   [[nodiscard]] std::vector<MMEmbedding> get_image_embeddings(std::span<const DevicePixelView> images,
                                                               const EmbedOptions& options = {}) const;
-  /// A picture as a whole and its crops, in one packed call, for ChatMessage::content: Gemma 3's pan and scan, which
-  /// transformers' processor does where it is called with do_pan_and_scan=True, whatever the checkpoint's files say.
-  /// Throws as plan_crops does.
+  /// A picture as a whole and its crops, in one packed call, for ChatMessage::content: Gemma 3's pan and scan, as of
+  /// transformers' processor with do_pan_and_scan=True, whatever the checkpoint's files say. Throws as plan_crops does,
+  /// and invalid_argument for a text_alias; max_tokens is of each view.
   [[nodiscard]] PictureViews get_image_views(const Image& image, const CropOptions& crops = {},
                                              const EmbedOptions& options = {}) const;
   /// Frames of equal size to one embedding. Throws unsupported_model for families without video.

@@ -127,8 +127,12 @@ WantedTokens wanted_tokens(std::span<const DecoderRun> all, std::vector<ops::Cau
 }  // namespace
 
 Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
-  for (DecoderLayerWeights& layer : weights_.layers)
+  for (DecoderLayerWeights& layer : weights_.layers) {
     layer.gated = ops::GatedLinear(std::exchange(layer.gate, {}), std::exchange(layer.up, {}));
+    layer.gated.expect_few_rows();
+    for (const ops::Linear* linear : {&layer.qkv, &layer.proj, &layer.down}) linear->expect_few_rows();
+  }
+  weights_.head.expect_few_rows();
   const at::Tensor& table = weights_.embeddings;
   if (spec_.embedding_scale != 1)
     embedding_scale_ = at::scalar_tensor(spec_.embedding_scale, at::kFloat).to(table.device(), table.scalar_type());

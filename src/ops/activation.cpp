@@ -1,6 +1,5 @@
 #include "ops/activation.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
@@ -12,6 +11,7 @@
 #include <cstdint>
 
 #include "core/error.hpp"
+#include "ops/parallel.hpp"
 #include "ops/vectorised.hpp"
 
 namespace oriel::ops {
@@ -62,8 +62,8 @@ void quick_gelu_in_place(const at::Tensor& x) {
   const at::Tensor flat = x.view({-1});
   if (x.is_cpu() && x.scalar_type() == at::kFloat) {
     auto* values = flat.mutable_data_ptr<float>();
-    at::parallel_for(0, flat.numel(), 1 << 14,
-                     [&](int64_t begin, int64_t end) { quick_gelu_row(values + begin, end - begin); });
+    parallel_for(flat.numel(), 1 << 14,
+                 [&](int64_t begin, int64_t end) { quick_gelu_row(values + begin, end - begin); });
     return;
   }
   // A stretch at a time, so that the steps between do not take as much memory again.

@@ -24,6 +24,7 @@ using Scalars = c10::List<std::optional<at::Scalar>>;
 using PackFn = at::Tensor(const at::Tensor&, std::optional<c10::SymInt>);
 using LinearFn = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
                             Scalars, std::optional<c10::string_view>);
+using AddressFn = int64_t(const at::Tensor&);
 using LinearBinaryFn = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                   const std::optional<at::Tensor>&, c10::string_view);
 
@@ -39,6 +40,8 @@ struct PackedOperators {
   std::optional<c10::TypedOperatorHandle<LinearFn>> linear = find_operator<LinearFn>("mkldnn::_linear_pointwise", "");
   std::optional<c10::TypedOperatorHandle<LinearBinaryFn>> linear_binary =
       find_operator<LinearBinaryFn>("mkldnn::_linear_pointwise", "binary");
+  std::optional<c10::TypedOperatorHandle<AddressFn>> address = find_operator<AddressFn>("mkldnn::data_ptr", "");
+  std::optional<c10::TypedOperatorHandle<AddressFn>> bytes = find_operator<AddressFn>("mkldnn::_nbytes", "");
   [[nodiscard]] bool complete() const { return pack && linear && linear_binary; }
 };
 
@@ -72,6 +75,14 @@ std::optional<std::pair<const char*, const char*>> epilogue(Activation activatio
 }
 
 int64_t padded(int64_t columns) { return (columns + column_multiple - 1) / column_multiple * column_multiple; }
+
+/// What is known of how a packed weight lies in memory.
+std::optional<ReadableWeight> readable(const at::Tensor& weight, const at::Tensor& packed) {
+  const PackedOperators& operators = packed_operators();
+  if (!operators.address || !operators.bytes) return std::nullopt;
+  const auto address = static_cast<uintptr_t>(operators.address->call(packed));
+  return readable_packed(weight, reinterpret_cast<const void*>(address), operators.bytes->call(packed));
+}
 
 at::Tensor pad_columns(const at::Tensor& x, int64_t columns) {
   return x.size(-1) == columns ? x.contiguous() : at::constant_pad_nd(x, {0, columns - x.size(-1)});
@@ -114,9 +125,14 @@ bool DeterministicProducts::wanted() { return deterministic_products; }
 Linear::Linear(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)), in_(weight_.size(1)), out_(weight_.size(0)) {
   if (has_kernels && weight_.is_cuda()) weight_ = pad_columns(weight_, padded(in_));
-  if (!packs(weight_.scalar_type(), weight_.device())) return;
-  weight_ = packed_operators().pack->call(weight_.contiguous(), std::nullopt);
+  if (!packs(weight_.scalar_type(), weight_.device())) {
+    readable_ = readable_rows(weight_);
+    return;
+  }
+  const at::Tensor given = weight_.contiguous();
+  weight_ = packed_operators().pack->call(given, std::nullopt);
   packed_ = true;
+  readable_ = readable(given, weight_);
 }
 
 Linear Linear::sharing(at::Tensor weight) {
@@ -125,7 +141,18 @@ Linear Linear::sharing(at::Tensor weight) {
   result.weight_ = std::move(weight);
   result.in_ = result.weight_.size(1);
   result.out_ = result.weight_.size(0);
+  result.readable_ = readable_rows(result.weight_);
   return result;
+}
+
+void Linear::expect_few_rows() const {
+  if (!readable_) return;
+  const auto element = static_cast<int64_t>(c10::elementSize(readable_->dtype));
+  wish_for_huge_pages_under(readable_->data, out_ * in_ * element);
+}
+
+bool Linear::reads(const at::Tensor& x) const {
+  return readable_ && x.size(0) >= 1 && x.size(0) <= readable_->most_rows() && x.scalar_type() == readable_->dtype;
 }
 
 /// x, dense and as wide as the weight.
@@ -144,6 +171,7 @@ at::Tensor Linear::operator()(const at::Tensor& x, Activation activation) const 
 #ifdef ORIEL_CUDA
   if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, {}, activation);
 #endif
+  if (reads(dense)) return activate_in_place(few_rows_product(dense, *readable_, {.bias = bias_}), activation);
   if (!packed_) return activate_in_place(at::linear(dense, weight_, optional(bias_)), activation);
   const auto fused = epilogue(activation);
   const auto [name, algorithm] = fused.value_or(std::pair{"none", ""});
@@ -157,14 +185,20 @@ at::Tensor Linear::add_to(const at::Tensor& residual, const at::Tensor& x) const
 #ifdef ORIEL_CUDA
   if (cuda::takes(dense)) return cuda::linear(dense, weight_, bias_, residual.contiguous(), Activation::identity);
 #endif
+  if (reads(dense)) return few_rows_product(dense, *readable_, {.bias = bias_, .plus = residual.contiguous()});
   if (!packed_) return at::linear(dense, weight_, optional(bias_)).add_(residual);
   return packed_operators().linear_binary->call(dense, residual.contiguous(), weight_, optional(bias_), "add");
 }
 
 at::Tensor Linear::multiply_with(const at::Tensor& other, const at::Tensor& x) const {
   const at::Tensor dense = checked(x);
+  if (reads(dense)) return few_rows_product(dense, *readable_, {.bias = bias_, .times = other.contiguous()});
   if (!packed_) return at::linear(dense, weight_, optional(bias_)).mul_(other);
   return packed_operators().linear_binary->call(dense, other.contiguous(), weight_, optional(bias_), "mul");
+}
+
+void GatedLinear::expect_few_rows() const {
+  for (const Linear* linear : {&gate_, &up_}) linear->expect_few_rows();
 }
 
 GatedLinear::GatedLinear(Linear gate, Linear up) : gate_(std::move(gate)), up_(std::move(up)) {

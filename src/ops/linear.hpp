@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "ops/activation.hpp"
+#include "ops/few_rows.hpp"
 
 namespace oriel::ops {
 
@@ -38,6 +40,9 @@ class Linear {
   /// Whether weights of this dtype and device get reordered, so that the given one is not kept.
   [[nodiscard]] static bool packs(at::ScalarType dtype, at::Device device);
 
+  /// Says that products of few rows are what the weight is for, as in a decoder: it moves to huge pages where it can.
+  void expect_few_rows() const;
+
   /// x [T, in] -> [T, out]. On a GPU, x may have columns beyond `in` up to the next multiple of 8: zeros.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation = Activation::identity) const;
   /// residual [T, out] + x W^T + b.
@@ -51,16 +56,20 @@ class Linear {
   [[nodiscard]] int64_t out_features() const { return out_; }
   /// Whether oneDNN's packed product runs (else at::linear): tests ask, so that they know which path they test.
   [[nodiscard]] bool is_packed() const { return packed_; }
+  /// Whether products of few rows are our own (few_rows.hpp), from the weight where it lies.
+  [[nodiscard]] bool is_readable() const { return readable_.has_value(); }
 
  private:
   friend class GatedLinear;
   [[nodiscard]] at::Tensor checked(const at::Tensor& x) const;
+  [[nodiscard]] bool reads(const at::Tensor& x) const;
 
   at::Tensor weight_;  ///< on a GPU [out, in rounded up to a multiple of 8], the rest zeros
   at::Tensor bias_;
   int64_t in_ = 0;
   int64_t out_ = 0;
   bool packed_ = false;
+  std::optional<ReadableWeight> readable_;  ///< views weight_
 };
 
 /// What the first half of a gated MLP makes.
@@ -76,6 +85,7 @@ class GatedLinear {
  public:
   GatedLinear() = default;
   GatedLinear(Linear gate, Linear up);
+  void expect_few_rows() const;  ///< as Linear's
 
   /// x [T, in] -> [T, out], or a few columns of zeros more.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, Activation activation) const;

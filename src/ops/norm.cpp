@@ -1,6 +1,5 @@
 #include "ops/norm.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
@@ -9,6 +8,7 @@
 
 #include <cmath>
 
+#include "ops/parallel.hpp"
 #include "ops/vectorised.hpp"
 #ifdef ORIEL_CUDA
 #include "ops/cuda/launch.hpp"
@@ -77,7 +77,7 @@ at::Tensor norm_rows(const at::Tensor& x, const at::Tensor& weight, Stored store
   const auto* from = x.const_data_ptr<T>();
   const auto* scale = weight.const_data_ptr<T>();
   auto* to = result.mutable_data_ptr<T>();
-  at::parallel_for(0, width == 0 ? 0 : x.numel() / width, 32, [&](int64_t begin, int64_t end) {
+  parallel_for(width == 0 ? 0 : x.numel() / width, 32, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
       norm_row(from + row * width, scale, stored, eps, to + row * width, width);
   });

@@ -1,6 +1,5 @@
 #include "ops/rotary.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -8,6 +7,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
+#include "ops/parallel.hpp"
 #include "ops/rows.hpp"
 #include "ops/vectorised.hpp"
 #ifdef ORIEL_CUDA
@@ -63,7 +63,7 @@ void rotate_rows(const at::Tensor& x, const Rotary& rotary, bool working) {
   const int64_t stride = x.stride(0);
   const int64_t heads = x.size(1);
   const int64_t head_dim = x.size(2);
-  at::parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
+  parallel_for(x.size(0), 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
       rotate_token(data + t * stride, cos + t * head_dim, sin + t * head_dim, heads, head_dim, working);
   });

@@ -144,7 +144,7 @@ TEST(Linear, InBfloat16IsAsCloseToTheTruthAsTheReference) {
       const auto as_close = [&](const at::Tensor& got, const at::Tensor& reference, const std::vector<double>& wide) {
         EXPECT_EQ(got.scalar_type(), at::kBFloat16);
         EXPECT_LE(relative_error(doubles(got), wide), 1.01 * relative_error(doubles(reference), wide) + 1e-6);
-        if (!linear.is_packed()) {
+        if (!linear.is_packed() && !(linear.is_readable() && size.rows <= 8)) {  // at::linear ran
           EXPECT_EQ(doubles(got), doubles(reference));
         }
       };

@@ -72,7 +72,8 @@ TEST(TextModel, RowsOfAnotherFamilyAreRefusedWhereNothingElseTells) {
   info.model_family = model.family();
   EXPECT_EQ(embed().size(0), 1);
   info.model_family = "Qwen2-VL";
-  expect_error(bad_argument, "embedding \"<a>\": expected rows made for this Qwen2.5-VL model, got Qwen2-VL's",
+  expect_error(bad_argument,
+               "embedding \"<a>\": expected rows made for this Qwen2.5-VL model, got ones made for \"Qwen2-VL\"",
                [&] { (void)embed(); });
   for (const std::string family : {"gemma3", "mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl"})
     EXPECT_EQ(load_tiny(family).get_image_embeddings(picture({60, 40}, 1)).info().model_family,
@@ -145,7 +146,8 @@ TEST(TextModel, WhatItCannotReadIsNamed) {
           fmt::format("embedding \"<wide>\": expected rows of {} columns, got {}", width, width + 1));
   const MMEmbedding foreign = load_tiny("qwen2_vl").get_image_embeddings(picture({60, 40}, 1), {.text_alias = "<q>"});
   ASSERT_EQ(foreign.hidden_size(), width);
-  refused({1}, {foreign}, "embedding \"<q>\": expected rows made for this Pixtral model, got Qwen2-VL's");
+  refused({1}, {foreign},
+          "embedding \"<q>\": expected rows made for this Pixtral model, got ones made for \"Qwen2-VL\"");
   MMEmbeddingInfo unknown = foreign.info();
   unknown.model_family.clear();  // only the placeholder tells
   refused({1}, {MMEmbedding::from_rows(foreign.embeddings(), unknown)},

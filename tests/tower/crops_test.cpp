@@ -134,7 +134,8 @@ TEST(Crops, WhatCantBeCutIsRefused) {
   const auto refused = [&](const CropOptions& options, const std::string& message) {
     expect_error(ErrorCode::invalid_argument, message, [&] { (void)gemma.plan_crops({600, 200}, options); });
   };
-  refused({.min_ratio = 0.5}, "min_ratio: expected 1 or more, got 0.5");
+  refused({.min_ratio = 0.5}, "min_ratio: expected a number from 1 and below 1e+06, got 0.5");
+  refused({.min_ratio = 2e6}, "min_ratio: expected a number from 1 and below 1e+06, got 2000000");
   refused({.min_side = 0}, "min_side: expected a positive number of pixels, got 0");
   refused({.max_crops = 0}, "max_crops: expected 1 to 1024, got 0");
   expect_error(ErrorCode::unsupported_image,

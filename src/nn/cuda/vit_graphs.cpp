@@ -220,10 +220,15 @@ bool VitGraphs::capture(Entry& entry, const Call& call) {
 void VitGraphs::widen_pool(const Call& call) {
   const auto octave = [](int64_t rows) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))); };
   const int64_t rows = octave(call.key.rows);
-  if (call.key.rows <= pool_rows_ || pool_rows_ == 0 || octave(pool_rows_) != rows || call.key.rows == rows) return;
+  if (call.key.rows <= pool_rows_ || pool_rows_ == 0 || octave(pool_rows_) != rows || call.key.rows == rows ||
+      rows == not_widened_to_)
+    return;
   const Call largest(call.spec, call.input, call.forward, rows);
   const VitInput padded = room_with(largest.segments(), largest.windows(), rows);
-  if (captures_->capture([&] { return call.forward(padded); })) pool_rows_ = rows;
+  if (captures_->capture([&] { return call.forward(padded); }))
+    pool_rows_ = rows;
+  else
+    not_widened_to_ = rows;
 }
 
 /// Lets go of what was used least recently until the budget is kept. CUDA ends a graph when it has run.

@@ -74,10 +74,11 @@ class VitGraphs {
   int64_t budget_;
   std::optional<GraphCaptures> captures_;  ///< made with the first, where the device is known
   std::map<Key, Entry> entries_;
-  VitInput room_;          ///< most_patches rows that all graphs read the first ones of; without segments
-  at::Tensor tables_of_;   ///< cu_seqlens of the call whose positions and rotary tables are in the room
-  LastUse last_use_;       ///< of room, entries and pool
-  int64_t pool_rows_ = 0;  ///< rows for which the pool has memory
+  VitInput room_;               ///< most_patches rows that all graphs read the first ones of; without segments
+  at::Tensor tables_of_;        ///< cu_seqlens of the call whose positions and rotary tables are in the room
+  LastUse last_use_;            ///< of room, entries and pool
+  int64_t pool_rows_ = 0;       ///< rows for which the pool has memory
+  int64_t not_widened_to_ = 0;  ///< rows that it had no memory for
   int64_t graph_bytes_ = 0;
   int64_t calls_ = 0;
   int64_t replays_ = 0;
