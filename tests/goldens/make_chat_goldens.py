@@ -13,8 +13,10 @@ For each tiny checkpoint of assets/tiny, over grey pictures of the sizes in PICT
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,24 @@ def texts(family: str) -> list[tuple[str, list[int], list[int]]]:
     return cases
 
 
+@contextlib.contextmanager
+def texts_given_to(tokenizer) -> Iterator[list[str]]:
+    """What a processor hands to its tokenizer meanwhile."""
+    seen: list[str] = []
+    kind = type(tokenizer)
+    original = kind.__call__
+
+    def record(tokenizer, texts, *args, **kwargs):
+        seen.extend([texts] if isinstance(texts, str) else texts)
+        return original(tokenizer, texts, *args, **kwargs)
+
+    kind.__call__ = record
+    try:
+        yield seen
+    finally:
+        kind.__call__ = original
+
+
 class Processor:
     def __init__(self, directory: Path):
         self.processor = AutoProcessor.from_pretrained(directory)
@@ -145,24 +165,13 @@ class Processor:
 
     def call(self, text: str, pictures: list[int], videos: list[int], **options) -> tuple[str, list[int]]:
         """What the tokenizer is given, and the input_ids."""
-        seen: list[str] = []
-        kind = type(self.tokenizer)
-        original = kind.__call__
-
-        def record(tokenizer, texts, *args, **kwargs):
-            seen.extend([texts] if isinstance(texts, str) else texts)
-            return original(tokenizer, texts, *args, **kwargs)
-
-        kind.__call__ = record
-        try:
+        with texts_given_to(self.tokenizer) as seen:
             found = self.processor(
                 text=text,
                 images=[self.pictures[i] for i in pictures] or None,
                 **({"videos": [self.videos[i] for i in videos], "do_sample_frames": False} if videos else {}),
                 **options,
             )
-        finally:
-            kind.__call__ = original
         assert len(seen) == 1, seen
         return seen[0], np.asarray(found["input_ids"]).reshape(-1).tolist()
 

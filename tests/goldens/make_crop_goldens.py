@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from make_chat_goldens import texts_given_to
 from make_pixel_goldens import RECIPES, polynomial_hash
 from tower_truth import _raster_rows
 
@@ -64,19 +65,8 @@ class Processor:
         return None if None in places else places
 
     def prompt(self, text: str, pictures: list[Image.Image]) -> tuple[str, list[int], torch.Tensor]:
-        seen: list[str] = []
-        kind = type(self.processor.tokenizer)
-        original = kind.__call__
-
-        def record(tokenizer, texts, *args, **kwargs):
-            seen.extend([texts] if isinstance(texts, str) else texts)
-            return original(tokenizer, texts, *args, **kwargs)
-
-        kind.__call__ = record
-        try:
+        with texts_given_to(self.processor.tokenizer) as seen:
             found = self.processor(text=[text], images=[pictures], do_pan_and_scan=True, return_tensors="pt")
-        finally:
-            kind.__call__ = original
         assert len(seen) == 1, seen
         return seen[0], found["input_ids"][0].tolist(), found["pixel_values"]
 
