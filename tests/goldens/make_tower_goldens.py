@@ -36,6 +36,11 @@ SIZES = {
 }
 # (frames, height, width), an odd number of frames too.
 VIDEOS = {"qwen2_vl_flat": [(3, 30, 45), (4, 25, 24)], "qwen2_5_vl_uneven_windows": [(3, 40, 57), (2, 25, 24)]}
+TOWERS = Path(__file__).parents[1] / "data" / "towers"
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    return sorted(folder for folder in directory.iterdir() if (folder / "config.json").exists())
 
 
 def make_golden(directory: Path) -> None:
@@ -85,17 +90,15 @@ def make_golden(directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(__file__).parents[1] / "data" / "towers"
-    parser.add_argument("directory", nargs="?", type=Path, default=default)
+    parser.add_argument("directory", nargs="?", type=Path, default=TOWERS)
     parser.add_argument("--only", help="the folder to make, in this process")
     arguments = parser.parse_args()
     if arguments.only:
         make_golden(arguments.directory / arguments.only)
         return
-    for folder in sorted(arguments.directory.iterdir()):
-        if (folder / "config.json").exists():
-            command = [sys.executable, __file__, str(arguments.directory), "--only", folder.name]
-            subprocess.run(command, check=True)
+    for folder in checkpoints(arguments.directory):
+        command = [sys.executable, __file__, str(arguments.directory), "--only", folder.name]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
