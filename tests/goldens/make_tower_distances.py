@@ -5,7 +5,9 @@
 For each checkpoint of tests/data/towers, norm over norm of the difference, all pictures' values together:
   {"checkpoint": {"bfloat16": distance, "float16": distance}}
 The truth is embeddings.i of its golden.safetensors (make_tower_goldens.py). What is measured is transformers in that
-dtype, with sdpa attention on one thread of the CPU, over the same pictures in one call.
+dtype, on one thread of the CPU, over the same pictures: the farthest of its own ways, with sdpa and with eager
+attention, all pictures in one call and each in a call of its own. Of so few values one way alone is a draw: for
+mistral3_defaults_merge_3 in bfloat16 eager attention is 1.16 times as far as sdpa.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ def distances(directory: Path) -> dict[str, float]:
     truth = numbered(golden, "embeddings")
     found = {}
     for name in DTYPES:
-        rows = TowerTruth(directory, dtype=getattr(torch, name), attention="sdpa").embed(images).rows
-        found[name] = float(f"{distance(rows, truth):.6e}")
+        ways = []
+        for attention in ("sdpa", "eager"):
+            tower = TowerTruth(directory, dtype=getattr(torch, name), attention=attention)
+            ways.append(tower.embed(images).rows)
+            ways.append([row for image in images for row in tower.embed([image]).rows])
+        found[name] = float(f"{max(distance(rows, truth) for rows in ways):.6e}")
     return found
 
 
