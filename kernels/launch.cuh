@@ -1,7 +1,9 @@
 #pragma once
-// Launches that overlap with the end of the kernel before (programmatic dependent launch, sm_90 and newer).
+// Launches of kernels. Their status is their own: what other code of the process left behind on this thread, such as an
+// allocation that failed, is not taken for theirs, as it would be by cudaGetLastError behind a launch.
 //
-// A kernel launched so may begin when every block of the one before it on the stream has ended or has said
+// Some overlap with the end of the kernel before (programmatic dependent launch, sm_90 and newer). A kernel launched so
+// may begin when every block of the one before it on the stream has ended or has said
 // let_next_kernel_begin. Until wait_for_kernels_before returns it may touch nothing that a kernel writes, nor write
 // what one reads. Every block waits, also one without work: the next kernel waits for the end of this one alone, and so
 // relies on it to have waited for those before. Stream capture makes programmatic edges of such launches. What comes
@@ -31,6 +33,20 @@ struct Grid {
   dim3 threads;
   size_t shared_bytes = 0;
 };
+
+/// Launches a kernel behind those before.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_in_order(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
+                            const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = grid.threads;
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next one
+  return error;
+}
 
 /// Launches a kernel that calls wait_for_kernels_before. Code for older chips has no such wait, and neither has what a
 /// driver makes of it for newer ones: it is launched behind the kernels before.

@@ -7,6 +7,7 @@
 //
 // Vertical: a thread makes four adjacent columns of one output row. It loads quads of four rows and turns them, so that
 // a word holds four rows of one column.
+#include "launch.cuh"
 #include "pixels_device.cuh"
 
 namespace oriel::kernels::pixels {
@@ -221,40 +222,33 @@ Layout layout_of(const PictureView& picture) {
 }
 
 template <Layout layout, int digits, int pitch>
-void launch_horizontal(const FirstPass& p, const dim3& blocks, const dim3& block, cudaStream_t stream) {
+cudaError_t launch_horizontal(const FirstPass& p, const kernels::Grid& grid, cudaStream_t stream) {
   // Versions of their own for the numbers of chunks that are usual for the pitch, and for the usual layout.
   if constexpr (layout == Layout::rgb && pitch <= 128) {
     switch (p.axis.chunks) {
       case 2:
-        return horizontal<layout, digits, pitch, 2><<<blocks, block, 0, stream>>>(p);
+        return launch_in_order(horizontal<layout, digits, pitch, 2>, grid, stream, p);
       case 3:
-        return horizontal<layout, digits, pitch, 3><<<blocks, block, 0, stream>>>(p);
+        return launch_in_order(horizontal<layout, digits, pitch, 3>, grid, stream, p);
       case 4:
-        return horizontal<layout, digits, pitch, 4><<<blocks, block, 0, stream>>>(p);
+        return launch_in_order(horizontal<layout, digits, pitch, 4>, grid, stream, p);
       case 5:
-        return horizontal<layout, digits, pitch, 5><<<blocks, block, 0, stream>>>(p);
+        return launch_in_order(horizontal<layout, digits, pitch, 5>, grid, stream, p);
       default:
         break;
     }
   }
-  horizontal<layout, digits, pitch, 0><<<blocks, block, 0, stream>>>(p);
+  return launch_in_order(horizontal<layout, digits, pitch, 0>, grid, stream, p);
 }
 
 template <Layout layout, int digits>
 cudaError_t launch(const FirstPass& p, bool rows_first, const dim3& blocks, cudaStream_t stream) {
-  const dim3 block(tile_columns, tile_rows);
-  if (rows_first) {
-    vertical<layout, digits><<<blocks, block, 0, stream>>>(p);
-  } else if (p.axis.span <= 64) {
-    launch_horizontal<layout, digits, 64>(p, blocks, block, stream);
-  } else if (p.axis.span <= 128) {
-    launch_horizontal<layout, digits, 128>(p, blocks, block, stream);
-  } else if (p.axis.span <= 512) {
-    launch_horizontal<layout, digits, 512>(p, blocks, block, stream);
-  } else {
-    horizontal_wide<layout, digits><<<blocks, block, 0, stream>>>(p);
-  }
-  return cudaGetLastError();
+  const kernels::Grid grid{blocks, dim3(tile_columns, tile_rows)};
+  if (rows_first) return launch_in_order(vertical<layout, digits>, grid, stream, p);
+  if (p.axis.span <= 64) return launch_horizontal<layout, digits, 64>(p, grid, stream);
+  if (p.axis.span <= 128) return launch_horizontal<layout, digits, 128>(p, grid, stream);
+  if (p.axis.span <= 512) return launch_horizontal<layout, digits, 512>(p, grid, stream);
+  return launch_in_order(horizontal_wide<layout, digits>, grid, stream, p);
 }
 
 template <int digits>

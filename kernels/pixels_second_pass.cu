@@ -12,6 +12,7 @@
 //
 // Floats are computed as image::ByteToFloat says, operation by operation, where the host has found that this gives the
 // table's bits for all bytes; otherwise the table is read.
+#include "launch.cuh"
 #include "pixels_device.cuh"
 
 namespace oriel::kernels::pixels {
@@ -363,20 +364,15 @@ __global__ void __launch_bounds__(threads, 4) make_patches(const PatchesPass p) 
 }
 
 struct Launch {
-  dim3 blocks;
-  dim3 block;
-  size_t shared;  ///< 0: not staged
+  kernels::Grid grid;  ///< without shared memory: not staged
   cudaStream_t stream;
 };
 
 template <Bytes source, int digits, int held_chunks>
 cudaError_t launch(const PatchesPass& p, const Launch& l) {
-  if (l.shared > 0) {
-    make_patches<source, digits, held_chunks, true><<<l.blocks, l.block, l.shared, l.stream>>>(p);
-  } else {
-    make_patches<source, digits, 0, false><<<l.blocks, l.block, 0, l.stream>>>(p);
-  }
-  return cudaGetLastError();
+  if (l.grid.shared_bytes > 0)
+    return launch_in_order(make_patches<source, digits, held_chunks, true>, l.grid, l.stream, p);
+  return launch_in_order(make_patches<source, digits, 0, false>, l.grid, l.stream, p);
 }
 
 template <int digits>
@@ -452,8 +448,9 @@ Launch second_launch(PatchesPass& p, const Grid& grid, cudaStream_t stream) {
   const auto across = static_cast<unsigned>(tile_columns / columns_per_thread);
   const int64_t blocks = grid.rows * p.tiles;
   const unsigned down = threads / across / (blocks >= many_blocks ? 2 : 1);
-  return {dim3(static_cast<unsigned>(blocks)), dim3(across, down),
-          static_cast<size_t>(p.stage_stride) * static_cast<size_t>(p.tile_patches), stream};
+  return {{dim3(static_cast<unsigned>(blocks)), dim3(across, down),
+           static_cast<size_t>(p.stage_stride) * static_cast<size_t>(p.tile_patches)},
+          stream};
 }
 
 }  // namespace

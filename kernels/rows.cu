@@ -3,11 +3,14 @@
 // These run once a call, on the tower's input or output, and are bound by memory; none is worth more than coalesced
 // accesses.
 #include "element.cuh"
+#include "launch.cuh"
 
 namespace oriel::kernels {
 namespace {
 
 constexpr int threads = 256;
+
+Grid grid_of(int64_t blocks) { return {dim3(static_cast<unsigned>(blocks)), dim3(threads)}; }
 
 /// Piece: what a thread moves at once.
 template <typename Piece>
@@ -26,8 +29,7 @@ template <typename Piece>
 cudaError_t launch_gather(const GatherParams& p, cudaStream_t stream) {
   const int64_t blocks = divide_up(p.rows * (p.row_bytes / static_cast<int64_t>(sizeof(Piece))), threads);
   if (blocks > INT32_MAX) return cudaErrorInvalidValue;
-  gather<Piece><<<static_cast<unsigned>(blocks), threads, 0, stream>>>(p);
-  return cudaGetLastError();
+  return launch_in_order(gather<Piece>, grid_of(blocks), stream, p);
 }
 
 template <typename T>
@@ -67,6 +69,14 @@ __global__ void __launch_bounds__(threads) merge(const MergeParams p) {
 
 }  // namespace
 
+cudaError_t has_code() {
+  cudaFuncAttributes attributes{};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, gather<uint4>);
+  if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next launch
+  const bool is_missing = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction;
+  return is_missing ? cudaErrorNotSupported : error;
+}
+
 cudaError_t gather_rows(const GatherParams& p, cudaStream_t stream) {
   if (p.rows < 0 || p.row_bytes < 1) return cudaErrorInvalidValue;
   if (p.rows == 0) return cudaSuccess;
@@ -84,9 +94,7 @@ cudaError_t average_pool(const AveragePoolParams& p, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   if (divide_up(count, threads) > INT32_MAX) return cudaErrorInvalidValue;
   return dispatch(p.element, [&](auto* type) {
-    pool<std::remove_pointer_t<decltype(type)>>
-        <<<static_cast<unsigned>(divide_up(count, threads)), threads, 0, stream>>>(p);
-    return cudaGetLastError();
+    return launch_in_order(pool<std::remove_pointer_t<decltype(type)>>, grid_of(divide_up(count, threads)), stream, p);
   });
 }
 
@@ -97,9 +105,7 @@ cudaError_t merge_patches(const MergeParams& p, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   if (divide_up(count, threads) > INT32_MAX) return cudaErrorInvalidValue;
   return dispatch(p.element, [&](auto* type) {
-    merge<std::remove_pointer_t<decltype(type)>>
-        <<<static_cast<unsigned>(divide_up(count, threads)), threads, 0, stream>>>(p);
-    return cudaGetLastError();
+    return launch_in_order(merge<std::remove_pointer_t<decltype(type)>>, grid_of(divide_up(count, threads)), stream, p);
   });
 }
 

@@ -23,14 +23,16 @@ class Stopwatch {
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
-  /// Milliseconds of work(), or FLT_MAX if it failed. The calling thread waits.
+  /// Milliseconds of work(), or FLT_MAX if it failed, which leaves no error behind. The calling thread waits.
   template <typename Work>
   float time(Work&& work, cudaStream_t stream) {
     float milliseconds = FLT_MAX;
     if (cudaEventRecord(begin_, stream) != cudaSuccess || work() != cudaSuccess ||
         cudaEventRecord(end_, stream) != cudaSuccess || cudaEventSynchronize(end_) != cudaSuccess ||
-        cudaEventElapsedTime(&milliseconds, begin_, end_) != cudaSuccess)
+        cudaEventElapsedTime(&milliseconds, begin_, end_) != cudaSuccess) {
+      (void)cudaGetLastError();
       return FLT_MAX;
+    }
     return milliseconds;
   }
 

@@ -10,17 +10,17 @@ namespace oriel {
 
 void check_device(Device device) {
   if (device.kind == Device::Kind::cpu) return;
-#ifdef ORIEL_CUDA
-  constexpr auto* nothing = "no GPU with a working driver was found";
-#else
-  constexpr auto* nothing = "this build of oriel runs on the CPU only";
-#endif
   const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  if (count == 0) throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device), nothing);
+  if (count == 0) throw_error(ErrorCode::unavailable, "device {}: {}", to_string(device), ops::why_no_gpu());
   if (device.index < 0 || device.index >= count)
     throw_error(ErrorCode::unavailable, "device {}: expected an index from 0 to {}", to_string(device), count - 1);
-  if (const int capability = ops::compute_capability(to_torch_device(device)); capability < 80)
+  const int capability = ops::compute_capability(to_torch_device(device));
+  if (capability < 80)
     throw_error(ErrorCode::unavailable, "device {}: expected compute capability 8.0 or higher, got {}.{}",
+                to_string(device), capability / 10, capability % 10);
+  if (!ops::has_code_for(to_torch_device(device)))
+    throw_error(ErrorCode::unavailable,
+                "device {}: this build of oriel has no kernels for compute capability {}.{} (ORIEL_CUDA_ARCHITECTURES)",
                 to_string(device), capability / 10, capability % 10);
 }
 

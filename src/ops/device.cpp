@@ -1,5 +1,7 @@
 #include "ops/device.hpp"
 
+#include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
@@ -54,6 +56,33 @@ int compute_capability([[maybe_unused]] c10::Device device) {
   }
 #endif
   return 0;
+}
+
+bool has_code_for([[maybe_unused]] c10::Device device) {
+#ifdef ORIEL_CUDA
+  const c10::DeviceGuard guard(device);
+  const cudaError_t error = kernels::has_code();
+  if (error != cudaErrorNotSupported) cuda::check(error, "device");
+  return error == cudaSuccess;
+#else
+  return false;
+#endif
+}
+
+std::string why_no_gpu() {
+#ifdef ORIEL_CUDA
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();  // said here, and not to be found again by the next launch
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "no NVIDIA driver is installed";
+  if (error == cudaErrorInsufficientDriver)
+    return fmt::format("the driver is for CUDA {}.{}, this build of oriel for CUDA {}.{}", driver / 1000,
+                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  return error == cudaSuccess ? "CUDA tells of none" : cudaGetErrorString(error);
+#else
+  return "this build of oriel runs on the CPU only";
+#endif
 }
 
 std::string unreadable_memory([[maybe_unused]] const void* address, [[maybe_unused]] c10::Device device) {
@@ -129,7 +158,9 @@ void wait_for(void* stream, c10::Device device) {
 
 at::Tensor upload(const at::Tensor& x, c10::Device device) {
   if (x.device() == device) return x;
-  return x.pin_memory().to(device, /*non_blocking=*/true);
+  if (!x.is_cpu() || !device.is_cuda()) return x.to(device);
+  const at::Tensor pinned = at::empty(x.sizes(), at::dtype(x.scalar_type()).pinned_memory(true));
+  return pinned.copy_(x).to(device, /*non_blocking=*/true);
 }
 
 c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }

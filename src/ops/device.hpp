@@ -33,6 +33,10 @@ class KeptForGraphs {
 
 /// Ten times the major number and the minor one: 90 for an H100. 0 on the CPU.
 [[nodiscard]] int compute_capability(c10::Device device);
+/// Whether this build has kernels that run on a GPU.
+[[nodiscard]] bool has_code_for(c10::Device device);
+/// Why CUDA finds no GPU, such as "no NVIDIA driver is installed".
+[[nodiscard]] std::string why_no_gpu();
 
 /// What is at an address that kernels on a GPU can't read, such as "memory of cuda:1"; empty where they can: memory of
 /// this GPU, which must be the current device, managed memory, and pinned host memory that is mapped at the address
@@ -43,7 +47,7 @@ class KeptForGraphs {
 [[nodiscard]] c10::Stream current_stream(c10::Device device);
 
 /// x on `device`: itself if it is there. From the CPU to a GPU it is copied behind what is enqueued there, out of
-/// pinned memory, so that the host goes on meanwhile.
+/// pinned memory that it is first copied to, so that the host goes on meanwhile and x may change.
 [[nodiscard]] at::Tensor upload(const at::Tensor& x, c10::Device device);
 
 /// While it lives, a cudaStream_t of the caller's is libtorch's current stream of this thread; null changes nothing.

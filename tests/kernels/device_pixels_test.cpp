@@ -87,6 +87,24 @@ TEST_F(DevicePixels, ManagedAndPinnedMemoryAreRead) {
   EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
 }
 
+/// Leaves on this thread what an allocation that fails leaves there.
+void fail_elsewhere() {
+  void* memory = nullptr;
+  ASSERT_EQ(cudaMalloc(&memory, size_t{1} << 60), cudaErrorMemoryAllocation);
+}
+
+TEST_F(DevicePixels, AnErrorOfTheCallersOwnIsNotTakenForOurs) {
+  const VisionTower tower = load("qwen2_vl", Device::cuda(), DType::float32);
+  for (const Size target : {size, Size{480, 360}}) {
+    const Image image = noise(target.width, target.height, 7);
+    const std::vector<float> expected = tower.preprocess({&image, 1}).values.to_float32();
+    fail_elsewhere();
+    const Patches patches = tower.preprocess({&image, 1});
+    EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation) << "it is left to whoever it belongs to";
+    EXPECT_EQ(patches.values.to_float32(), expected);
+  }
+}
+
 TEST_F(DevicePixels, AnotherGpusMemoryIsRefused) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count < 2) GTEST_SKIP() << "there is one GPU";

@@ -13,6 +13,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,6 +30,7 @@
 #include "ops/norm.hpp"
 #include "ops/patch_merge.hpp"
 #include "ops/rotary.hpp"
+#include "ops/rows.hpp"
 
 namespace oriel::ops {
 namespace {
@@ -44,6 +46,20 @@ double tolerance(at::ScalarType dtype) {
 }
 
 class OpsOnGpu : public RandomOnGpu {};
+
+TEST_F(OpsOnGpu, RowsAreMovedWhateverErrorAnotherLibraryLeftBehind) {
+  const at::Tensor x = draw({64, 8}, at::kBFloat16).cuda();
+  const at::Tensor order = at::arange(63, -1, -1, at::dtype(at::kLong).device(at::kCUDA));
+  void* memory = nullptr;
+  ASSERT_EQ(cudaMalloc(&memory, size_t{1} << 60), cudaErrorMemoryAllocation);
+  const at::Tensor gathered = gather_rows(x, order);
+  const at::Tensor pooled = average_pool(x, 8, 2);
+  const at::Tensor merged = merge_raster_patches(x, 8, 8, 2);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  EXPECT_TRUE(gathered.equal(x.flip(0)));
+  EXPECT_EQ(pooled.size(0), 16);
+  EXPECT_TRUE(merged.equal(x.view({4, 2, 4, 2, 8}).permute({0, 2, 4, 1, 3}).reshape({16, 32})));
+}
 
 TEST_F(OpsOnGpu, NormsEqualTheDefinitionAtEveryWidth) {
   for (const at::ScalarType dtype : dtypes)

@@ -59,6 +59,7 @@ Chip chip_of(c10::Device device) {
 
 void check(cudaError_t error, std::string_view operation) {
   if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // thrown here, and not to be found again by the next launch
   throw_error(error == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory : ErrorCode::internal, "{}: {}", operation,
               cudaGetErrorString(error));
 }
