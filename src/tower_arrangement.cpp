@@ -31,9 +31,11 @@ std::shared_ptr<const PlacedArrangement> ArrangementCache::get(const std::vector
     }
   }
   auto made = std::make_shared<const PlacedArrangement>(make());
+  const int64_t bytes = bytes_of(*made);
+  if (bytes > most_bytes) return made;
   const std::lock_guard lock(mutex_);
-  entries_.push_front({grids, stream, made, bytes_of(*made)});
-  bytes_ += entries_.front().bytes;
+  entries_.push_front({grids, stream, made, bytes});
+  bytes_ += bytes;
   for (; bytes_ > most_bytes; entries_.pop_back()) bytes_ -= entries_.back().bytes;
   return made;
 }

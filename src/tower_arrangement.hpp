@@ -20,12 +20,13 @@ struct PlacedArrangement {
   nn::VitInput input;  ///< without patches
 };
 
-/// The arrangements of the last small calls on a GPU, where making one takes the host longer than a small tower takes
-/// the GPU. Safe from many threads; those of one stream are not seen by another, which would have to wait for them.
+/// The arrangements of the last calls on a GPU: making one takes the host longer than a small tower takes the GPU, and
+/// one to two percent of a large call. Safe from many threads; those of one stream are not seen by another, which would
+/// have to wait for them.
 class ArrangementCache {
  public:
   static constexpr int64_t most_bytes = int64_t{128} << 20;  ///< of all: some sixty sizes of pictures
-  static constexpr int64_t most_patches = 8192;              ///< of a call
+  static constexpr int64_t most_patches = 65536;             ///< of a call
 
   using Make = std::function<PlacedArrangement()>;
   [[nodiscard]] std::shared_ptr<const PlacedArrangement> get(const std::vector<Grid>& grids, int64_t stream,

@@ -83,8 +83,8 @@ at::Tensor bake_special_rows(const at::Tensor& rows, const arch::Prompt& prompt,
   return with_torch_errors("layout exllamav2", [&] {
     const at::Tensor index = at::empty({static_cast<int64_t>(places.size())}, at::kLong);
     std::copy(places.begin(), places.end(), index.mutable_data_ptr<int64_t>());
-    return at::cat({rows, to_torch(given).to(rows.device(), rows.scalar_type())})
-        .index_select(0, index.to(rows.device()));
+    const at::Tensor special_rows = ops::upload(to_torch(given).to(rows.scalar_type()), rows.device());
+    return at::cat({rows, special_rows}).index_select(0, ops::upload(index, rows.device()));
   });
 }
 
@@ -157,7 +157,7 @@ VisionTower::Impl::Encoded VisionTower::Impl::encode_checked(const Patches& patc
                  encode_bytes(grids, {.uploads = !there, .results_stay = !options.embeddings_cpu, .layers = wanted}));
     }
     PlacedArrangement placed = arrange(grids);
-    at::Tensor values = to_torch(patches.values).to(where, to_scalar_type(dtype));
+    at::Tensor values = ops::upload(to_torch(patches.values).to(to_scalar_type(dtype)), where);
     if (placed.order.defined()) values = ops::gather_rows(values, placed.order);
     nn::VitInput input = std::move(placed.input);
     input.patches = std::move(values);

@@ -208,7 +208,7 @@ int64_t peak_bytes_on_gpu(const arch::Traits& traits, int64_t patches, DType dty
                                            room + features + bytes.projection, room + bytes.given_back});
   }
   // What is not kept of the arrangement goes with the step that needs it.
-  const bool kept = patches <= ArrangementCache::most_patches;
+  const bool kept = patches <= ArrangementCache::most_patches && bytes.arrangement() <= ArrangementCache::most_bytes;
   const int64_t kept_positions = kept ? bytes.positions : 0;
   const int64_t in_embed = bytes.given() + bytes.positions +
                            patches * (vit.norm_before_blocks ? 2 : 1) * vit.width * element +

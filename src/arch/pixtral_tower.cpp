@@ -8,6 +8,7 @@
 
 #include "arch/processor_config.hpp"
 #include "core/error.hpp"
+#include "ops/device.hpp"
 
 namespace oriel::arch {
 namespace {
@@ -182,12 +183,13 @@ Arrangement PixtralTower::arrange(std::span<const Grid> grids, c10::Device devic
   using at::indexing::Slice;
   const at::Tensor of_rows = frequencies.index({Slice(0, None, 2)});
   const at::Tensor of_columns = frequencies.index({Slice(1, None, 2)});
-  return {.order = {},
-          .positions = {},
-          .rotary = ops::axial_rotary(at.rows.to(device), at.columns.to(device), of_rows, of_columns),
-          .cu_seqlens = segment_bounds(grids),
-          .cu_window_seqlens = {},
-          .longest_window = 0};
+  return {
+      .order = {},
+      .positions = {},
+      .rotary = ops::axial_rotary(ops::upload(at.rows, device), ops::upload(at.columns, device), of_rows, of_columns),
+      .cu_seqlens = segment_bounds(grids),
+      .cu_window_seqlens = {},
+      .longest_window = 0};
 }
 
 Prompt PixtralTower::prompt(const Grid& grid, Modality) const { return rows_with_breaks(grid, false); }

@@ -6,6 +6,7 @@
 
 #include "arch/qwen_vision.hpp"
 #include "core/error.hpp"
+#include "ops/device.hpp"
 
 namespace oriel::arch {
 namespace {
@@ -28,7 +29,7 @@ class Qwen25VL final : public QwenVision {
     const auto patches = static_cast<int64_t>(windows.order.size());
     result.order = at::empty({patches}, at::kLong);
     std::copy(windows.order.begin(), windows.order.end(), result.order.mutable_data_ptr<int64_t>());
-    result.order = result.order.to(device);
+    result.order = ops::upload(result.order, device);
     result.rotary = ops::reorder(result.rotary, result.order);
     result.cu_window_seqlens = windows.bounds;
     const int64_t side = window_cells_ * traits_.merge_size;

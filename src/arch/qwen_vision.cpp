@@ -8,6 +8,7 @@
 
 #include "arch/processor_config.hpp"
 #include "core/error.hpp"
+#include "ops/device.hpp"
 
 namespace oriel::arch {
 namespace {
@@ -257,7 +258,8 @@ Arrangement QwenVision::arrange(std::span<const Grid> grids, c10::Device device)
   const at::Tensor frequencies = ops::inverse_frequencies(rope_theta_, traits_.vit.head_dim() / 2);
   return {.order = {},
           .positions = {},
-          .rotary = ops::axial_rotary(at.rows.to(device), at.columns.to(device), frequencies, frequencies),
+          .rotary = ops::axial_rotary(ops::upload(at.rows, device), ops::upload(at.columns, device), frequencies,
+                                      frequencies),
           .cu_seqlens = segment_bounds(grids),
           .cu_window_seqlens = {},
           .longest_window = 0};

@@ -7,6 +7,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 
+#include "ops/device.hpp"
 #include "ops/parallel.hpp"
 #include "ops/rows.hpp"
 #include "ops/vectorised.hpp"
@@ -109,7 +110,7 @@ at::Tensor inverse_frequencies(double theta, int64_t dimensions) {
 }
 
 Rotary token_rotary(const at::Tensor& positions, const at::Tensor& frequencies, const at::Tensor& axes) {
-  const at::Tensor place = positions.to(frequencies.device()).to(at::kFloat);  // [axes, T]
+  const at::Tensor place = upload(positions, frequencies.device()).to(at::kFloat);  // [axes, T]
   const at::Tensor by_pair = axes.defined() ? place.index_select(0, axes) : place.narrow(0, 0, 1);
   const at::Tensor half = by_pair.transpose(0, 1) * frequencies;  // [T, head_dim / 2]
   const at::Tensor angles = at::cat({half, half}, 1);
@@ -118,8 +119,8 @@ Rotary token_rotary(const at::Tensor& positions, const at::Tensor& frequencies, 
 
 Rotary axial_rotary(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& row_frequencies,
                     const at::Tensor& column_frequencies) {
-  const at::Tensor quarter_rows = rows.to(at::kFloat).unsqueeze(1) * row_frequencies.to(rows.device());
-  const at::Tensor quarter_columns = columns.to(at::kFloat).unsqueeze(1) * column_frequencies.to(rows.device());
+  const at::Tensor quarter_rows = rows.to(at::kFloat).unsqueeze(1) * upload(row_frequencies, rows.device());
+  const at::Tensor quarter_columns = columns.to(at::kFloat).unsqueeze(1) * upload(column_frequencies, rows.device());
   const at::Tensor angles = at::cat({quarter_rows, quarter_columns}, 1);
   const at::Tensor cos = at::cos(angles);
   const at::Tensor sin = at::sin(angles);

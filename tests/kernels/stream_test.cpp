@@ -1,14 +1,17 @@
 // A tower on a stream of the caller's: who waits for whom, and what stays as it was.
+#include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <oriel/torch.hpp>
 #include <thread>
 
 #include "kernels/towers.hpp"
+#include "tower_arrangement.hpp"
 
 namespace oriel {
 namespace {
@@ -25,6 +28,8 @@ class CallersStream : public TowerOnGpu {
   void TearDown() override {
     if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
   }
+  void expect_no_wait(const std::function<Tensor(const EmbedOptions&)>& call);
+
   cudaStream_t stream_ = nullptr;
 };
 
@@ -48,27 +53,101 @@ class Barrier {
   std::atomic<bool> ran_out_{false};
 };
 
+/// Runs a call until its size is known (products are timed, a graph is captured, memory is there), and once more while
+/// nothing on the stream can run.
+void CallersStream::expect_no_wait(const std::function<Tensor(const EmbedOptions&)>& call) {
+  const EmbedOptions options{.embeddings_cpu = false, .stream = stream_};
+  std::vector<float> expected;
+  for (int round = 0; round < 4; ++round) {
+    const Tensor rows = call(options);
+    ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+    expected = rows.to_float32();
+  }
+  ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+
+  Barrier barrier(stream_);
+  const Tensor rows = call(options);
+  EXPECT_EQ(cudaStreamQuery(stream_), cudaErrorNotReady) << "nothing can have run yet";
+  barrier.let_go();
+  ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+  EXPECT_FALSE(barrier.ran_out()) << "the call waited for the stream";
+  EXPECT_EQ(rows.to_float32(), expected);
+}
+
 TEST_F(CallersStream, CallsAreEnqueuedThereAndTheHostDoesNotWait) {
   for (const DType dtype : {DType::bfloat16, DType::float32}) {  // a graph, and one launch after the other
     for (const std::string& family : all_towers) {
       SCOPED_TRACE(family);
       const VisionTower tower = load(family, Device::cuda(), dtype);
       const Image image = noise(96, 80, 3);
-      const EmbedOptions options{.embeddings_cpu = false, .stream = stream_};
-      std::vector<float> expected;
-      for (int round = 0; round < 4; ++round)  // products are timed, the graph is captured, memory is there
-        expected = values(tower.get_image_embeddings(image, {.stream = stream_}));
-      (void)tower.get_image_embeddings(image, options);
-      ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
-
-      Barrier barrier(stream_);
-      const MMEmbedding embedding = tower.get_image_embeddings(image, options);
-      EXPECT_EQ(cudaStreamQuery(stream_), cudaErrorNotReady) << "nothing can have run yet";
-      barrier.let_go();
-      ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
-      EXPECT_FALSE(barrier.ran_out()) << "the call waited for the stream";
-      EXPECT_EQ(values(embedding), expected);
+      expect_no_wait(
+          [&](const EmbedOptions& options) { return tower.get_image_embeddings(image, options).embeddings(); });
     }
+  }
+}
+
+// Of so many patches neither graphs nor arrangements are kept: all that a call needs is made and uploaded anew.
+TEST_F(CallersStream, TheHostDoesNotWaitForLargeCallsEither) {
+  for (const std::string& family : shaped_families) {
+    SCOPED_TRACE(family);
+    const VisionTower tower = load(family, Device::cuda(), DType::bfloat16);
+    const bool has_one_size = family == "gemma3_72" || family == "siglip_72";
+    const Grid grid = has_one_size ? tower.plan({64, 64}).grid : Grid{1, 96, 96};
+    Patches patches;
+    int64_t count = 0;
+    for (; count <= ArrangementCache::most_patches; count += grid.patches())
+      patches.images.push_back({.grid = grid, .name = "random"});
+    const int64_t values = 3 * tower.patch_size() * tower.patch_size() * (tower.has_video() ? 2 : 1);
+    patches.values = from_torch(at::randn({count, values}, at::dtype(at::kBFloat16).device(at::kCUDA)));
+    expect_no_wait([&](const EmbedOptions& options) {
+      return tower.encode(patches, {.embeddings_cpu = false, .stream = options.stream}).back();
+    });
+  }
+}
+
+TEST_F(CallersStream, TheHostDoesNotWaitForPatchesFromItsMemory) {
+  for (const DType dtype : {DType::bfloat16, DType::float32})
+    for (const std::string family : {"pixtral_64", "qwen2_5_vl_80", "siglip_72"}) {
+      SCOPED_TRACE(family);
+      const VisionTower tower = load(family, Device::cuda(), dtype);
+      const VisionTower host_tower = load(family, Device::cpu(), DType::float32);
+      const Image image = noise(96, 80, 3);
+      Patches patches = host_tower.preprocess({&image, 1});
+      ASSERT_EQ(patches.values.device(), Device::cpu());
+      expect_no_wait([&](const EmbedOptions& options) {
+        Patches of_this_call = patches;
+        const at::Tensor mine = to_torch(patches.values).clone();
+        of_this_call.values = from_torch(mine);
+        const Tensor rows = tower.get_image_embeddings(of_this_call, options).front().embeddings();
+        mine.fill_(0.25);  // the call has what it needs
+        return rows;
+      });
+      // Pinned memory is read where it lies by copies that do not wait: not by these.
+      patches.values = from_torch(to_torch(patches.values).pin_memory());
+      const at::Tensor pinned = to_torch(patches.values);
+      const at::Tensor kept = pinned.clone();
+      expect_no_wait([&](const EmbedOptions& options) {
+        pinned.copy_(kept);
+        const Tensor rows = tower.get_image_embeddings(patches, options).front().embeddings();
+        pinned.fill_(0.25);
+        return rows;
+      });
+    }
+}
+
+TEST_F(CallersStream, TheHostDoesNotWaitForRowsOfSpecialTokens) {
+  for (const std::string family : {"pixtral_64", "qwen2_vl_80"}) {
+    SCOPED_TRACE(family);
+    const VisionTower tower = load(family, Device::cuda(), DType::bfloat16);
+    const Image image = noise(96, 80, 3);
+    const int64_t width = tower.get_image_embeddings(image).embeddings().shape()[1];
+    expect_no_wait([&](EmbedOptions options) {
+      options.layout = TokenLayout::exllamav2;
+      options.token_rows = [&](std::span<const int64_t> tokens) {
+        return from_torch(at::full({static_cast<int64_t>(tokens.size()), width}, 0.5));
+      };
+      return tower.get_image_embeddings(image, options).embeddings();
+    });
   }
 }
 

@@ -51,6 +51,7 @@ TEST_F(KeptArrangements, GiveWayByBytesTheLeastRecentlyUsedFirst) {
   EXPECT_TRUE(makes(2, third));
   EXPECT_TRUE(makes(5, ArrangementCache::most_bytes + 1)) << "more than is kept at all";
   EXPECT_FALSE(cache_.holds({{1, 1, 5}}, 0));
+  EXPECT_TRUE(cache_.holds({{1, 1, 4}}, 0)) << "nothing gives way to it";
 }
 
 TEST_F(KeptArrangements, OfLargeCallsAreNot) {
