@@ -11,6 +11,7 @@
 #include <numbers>
 
 #include "core/error.hpp"
+#include "ops/linear.hpp"
 #ifdef ORIEL_CUDA
 #include "ops/cuda/launch.hpp"
 #endif
@@ -94,18 +95,21 @@ at::Tensor rotary_attention(at::Tensor qkv, const Rotary& rotary, RotaryPrecisio
   return attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), segments.bounds, scale);
 }
 
-// Neighbouring segments of one length (windows, video slices, equal pictures) go into one batched call.
+// Neighbouring segments of one length (windows, video slices, equal pictures) go into one batched call. How libtorch
+// computes on a GPU may depend on the batch, so where bits are not to depend on the neighbours each has its own call.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::span<const int64_t> cu_seqlens,
                      double scale) {
   check(q, cu_seqlens);
   const int64_t tokens = q.size(0);
   const int64_t width = q.size(1) * q.size(2);
+  const int64_t most_segments = q.is_cuda() && DeterministicProducts::wanted() ? 1 : tokens;
   at::Tensor out;
   for (size_t i = 0; i + 1 < cu_seqlens.size();) {
     const int64_t begin = cu_seqlens[i];
     const int64_t length = cu_seqlens[i + 1] - begin;
     int64_t segments = 0;
-    while (i + 1 < cu_seqlens.size() && cu_seqlens[i + 1] - cu_seqlens[i] == length) ++i, ++segments;
+    while (segments < most_segments && i + 1 < cu_seqlens.size() && cu_seqlens[i + 1] - cu_seqlens[i] == length)
+      ++i, ++segments;
     const at::Tensor part =
         at::scaled_dot_product_attention(by_segment(q, begin, segments, length), by_segment(k, begin, segments, length),
                                          by_segment(v, begin, segments, length), {}, 0.0, /*is_causal=*/false, scale)

@@ -14,8 +14,9 @@ namespace oriel::ops {
 inline constexpr int64_t column_multiple = 8;
 inline constexpr int64_t product_workspace_bytes = int64_t{32} << 20;  ///< held while a product of cuBLASLt is enqueued
 
-/// While one lives, products of its thread on a GPU take one algorithm whatever the number of rows, so that a row's
-/// bits do not depend on the other rows. Ten to twenty percent slower below some thousand rows.
+/// While one lives, products of its thread on a GPU take one algorithm whatever the number of rows, and libtorch's
+/// attention one segment at a time, so that a row's bits do not depend on the other rows. Ten to twenty percent slower
+/// below some thousand rows.
 class DeterministicProducts {
  public:
   explicit DeterministicProducts(bool wanted);
