@@ -123,7 +123,10 @@ struct Preference {
         status = cublasLtMatmulPreferenceSetAttribute(&value, what, &setting, sizeof(setting));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(p.workspace_bytes));
-    if (p.deterministic) set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
+    // Where sums are split, what puts them together is float32, too: a product is rounded once.
+    const uint32_t whole = CUBLASLT_REDUCTION_SCHEME_NONE;
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        p.deterministic ? whole : whole | uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     return status;
   }
 };

@@ -124,12 +124,15 @@ std::unique_ptr<CapturedGraph> capture_into(const std::shared_ptr<GraphPool>& po
 }
 
 /// The pool can't use what libtorch's allocator caches for others, such as what the same forward used when it ran
-/// plainly, and while a stream is captured the allocator does not give it back by itself.
+/// plainly, and while a stream is captured the allocator does not give it back by itself. `memory_ran_out` is set where
+/// that was wanted.
 std::unique_ptr<CapturedGraph> capture_with_all_memory(const std::shared_ptr<GraphPool>& pool, cudaStream_t stream,
-                                                       const std::function<at::Tensor()>& forward) {
+                                                       const std::function<at::Tensor()>& forward,
+                                                       bool& memory_ran_out) {
   try {
     return capture_into(pool, stream, forward);
   } catch (const c10::OutOfMemoryError&) {
+    memory_ran_out = true;
     allocator::emptyCache();
   }
   return capture_into(pool, stream, forward);
@@ -162,9 +165,8 @@ std::unique_ptr<CapturedGraph> GraphCaptures::capture(const std::function<at::Te
   std::unique_ptr<CapturedGraph> graph;
   memory_ran_out_ = false;
   try {
-    graph = capture_with_all_memory(pool, stream_, forward);
-  } catch (const c10::OutOfMemoryError&) {
-    memory_ran_out_ = true;
+    graph = capture_with_all_memory(pool, stream_, forward, memory_ran_out_);
+    if (graph) memory_ran_out_ = false;
   } catch (const std::exception&) {  // no graph for this forward, which then runs plainly and may throw there
   }
   if (!graph) (void)cudaGetLastError();  // not to be found by the next launch
