@@ -40,14 +40,16 @@ class Embedded:
 
 
 class TowerTruth:
-    def __init__(self, directory: Path, *, dtype=torch.float32, attention="eager", backend="torchvision"):
+    def __init__(
+        self, directory: Path, *, dtype=torch.float32, attention="eager", backend="torchvision", device="cpu"
+    ):
         self.directory = Path(directory)
         self.config = transformers.AutoConfig.from_pretrained(self.directory)
         self.model_type = self.config.model_type
         self.is_qwen = self.model_type.startswith("qwen")
         self.patch = getattr(self.config, "vision_config", self.config).patch_size
         self._load_processor(backend)
-        self._dtype, self._attention, self._model = dtype, attention, None
+        self._dtype, self._attention, self._device, self._model = dtype, attention, device, None
 
     def _load_processor(self, backend: str) -> None:
         if self.model_type in _IMAGE_TOKEN:
@@ -66,7 +68,7 @@ class TowerTruth:
             unused = {key: value for key, value in loading.items() if value}
             if unused:
                 raise RuntimeError(f"{self.directory}: the file does not fit the model: {unused}")
-            self._model.eval()
+            self._model.eval().to(self._device)
         return self._model
 
     # --- the processor ---
@@ -101,11 +103,11 @@ class TowerTruth:
             # transformers 5.17 fails on one picture of one token: it squeezes the row away. Two pictures are two rows.
             doubled = self.embed([images[0], images[0]], record_hidden=record_hidden, **options)
             return Embedded(doubled.rows[:1], [state[: len(state) // 2] for state in doubled.hidden])
-        inputs = self._call_processor(images, **options)
+        inputs = self._call_processor(images, **options).to(self._device)
         recorder = _HiddenStates(self.model, inputs) if record_hidden else None
         with torch.no_grad():
             rows = self._features(inputs)
-        rows = [row.float().numpy() for row in rows]
+        rows = [row.float().cpu().numpy() for row in rows]
         return Embedded(rows, recorder.states() if recorder else [])
 
     def _features(self, inputs):

@@ -144,9 +144,14 @@ TEST_F(RowCountsOnGpu, RowsThatAreMovedOrJoined) {
         EXPECT_TRUE(gather_rows(x, some).equal(x.index_select(0, some)));
         EXPECT_TRUE(merge_raster_patches(x, 1, rows, 1).equal(x));
       }
-  const at::Tensor x = draw({2 * 180 * 180, 72}, at::kBFloat16);
-  const at::Tensor blocks = wide(x).view({2, 45, 4, 45, 4, 72}).mean(4, false).mean(2, false);
-  expect_near(average_pool(x, 180, 4), blocks.reshape({-1, 72}), tolerance(at::kBFloat16));
+  for (const at::ScalarType dtype : dtypes) {
+    const at::Tensor pictures = draw({2 * 180 * 180, 72}, dtype);
+    const at::Tensor blocks = wide(pictures).view({2, 45, 4, 45, 4, 72}).mean(4, false).mean(2, false);
+    expect_near(average_pool(pictures, 180, 4), blocks.reshape({-1, 72}), tolerance(dtype));
+    const at::Tensor picture = draw({182 * 186, 40}, dtype);
+    const at::Tensor squares = picture.view({91, 2, 93, 2, 40}).permute({0, 2, 4, 1, 3});
+    EXPECT_TRUE(merge_raster_patches(picture, 182, 186, 2).equal(squares.reshape({-1, 160})));
+  }
 }
 
 }  // namespace
