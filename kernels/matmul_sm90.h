@@ -10,7 +10,7 @@
 namespace oriel::kernels {
 
 /// y = f(x W^T + b), or with `gated` y = f(x G^T + g) * (x U^T + u). Sums and what follows are in float32, rounded
-/// once. A row's bits depend on that row alone.
+/// once.
 struct MatmulSm90Params {
   const void* x = nullptr;       ///< [rows, in], rows x_stride apart
   const void* weight = nullptr;  ///< W [out, in]; gated: G, then U
@@ -22,6 +22,7 @@ struct MatmulSm90Params {
   int64_t x_stride = 0;
   ElementwiseFunction function = ElementwiseFunction::silu;  ///< gated: silu, else quick_gelu
   bool gated = false;
+  bool deterministic = false;           ///< a row's bits depend on that row alone: one shape of tiles for all
   Element element = Element::bfloat16;  ///< or float16
 };
 

@@ -5,14 +5,18 @@
 
 namespace oriel::kernels::sm90 {
 
+/// A warpgroup's tile: `kParts` times 64 rows, by so many columns that its sums fill the registers.
+template <int kPartsOfTile>
 struct ProductShape {
-  static constexpr int kRows = 64;                         // of a warpgroup's tile
-  static constexpr int kColumns = 256;                     // of its products
+  static constexpr int kParts = kPartsOfTile;              // of 64 rows, an instruction each
+  static constexpr int kPartRows = 64;                     // of one
+  static constexpr int kRows = kParts * kPartRows;         // of the tile
+  static constexpr int kColumns = 256 / kParts;            // of its products
   static constexpr int kInner = 64;                        // of a stage: 128 bytes, one swizzle pattern
   static constexpr int kCluster = 2;                       // blocks that share a weight's tile
   static constexpr int kConsumers = 2;                     // warpgroups that compute
   static constexpr int kThreads = (kConsumers + 1) * 128;  // and one that loads
-  static constexpr int kStages = 5;
+  static constexpr int kStages = kParts == 1 ? 5 : 6;
 
   // The launch has 65536 / kThreads registers a thread, rounded down to 8: 168.
   static constexpr int kConsumerRegisters = 232;
@@ -22,7 +26,7 @@ struct ProductShape {
   static constexpr int kXBytes = kRows * kInner * 2;
   static constexpr int kWeightBytes = kColumns * kInner * 2;
   static constexpr int kStageBytes = kXBytes + kWeightBytes;
-  static constexpr int kPanelBytes = kRows * 64 * 2;  // of rows on their way out
+  static constexpr int kPanelBytes = kPartRows * 64 * 2;  // of rows on their way out
 
   static constexpr int kX = 0;
   static constexpr int kWeight = kX + kStages * kXBytes;
@@ -33,11 +37,13 @@ struct ProductShape {
   static_assert(kBytes <= 227 * 1024, "shared memory of a block");
 };
 
+using FlatProduct = ProductShape<1>;    // 64 x 256
+using SquareProduct = ProductShape<2>;  // 128 x 128
+
 /// Addresses of a block's shared memory. Barriers: `full` when a stage's data is there, `empty` when all that read it,
 /// or the half that this block sent to the other one, are done.
+template <class S>
 struct ProductMemory {
-  using S = ProductShape;
-
   std::uint32_t base;
 
   __device__ __forceinline__ std::uint32_t x(int stage) const { return base + S::kX + stage * S::kXBytes; }
@@ -59,8 +65,9 @@ struct Tile {
   int column;    // the columns of both
 };
 
+template <class S>
 struct TileOrder {
-  static constexpr int kGroup = 16;
+  static constexpr int kGroup = 1024 / S::kRows;
 
   int row_pairs;
   int columns;

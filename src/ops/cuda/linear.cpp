@@ -59,6 +59,7 @@ at::Tensor activate_inside(const at::Tensor& x, const at::Tensor& weight, const 
                                    .x_stride = x.size(1),
                                    .function = function_of(activation),
                                    .gated = gated,
+                                   .deterministic = DeterministicProducts::wanted(),
                                    .element = element_of(x)};
   const Inside answer = params.rows == 0 ? Inside::no : inside(params, chip);
   if (answer == Inside::no || (answer == Inside::if_faster && !is_faster(params, chip, x))) return {};
