@@ -12,8 +12,8 @@
 
 namespace oriel::kernels {
 
-/// cudaSuccess if the library holds code that runs on the current device, cudaErrorNotSupported if not. Of the kernels
-/// for sm_90a alone it says nothing: attention_sm90_has_code does.
+/// cudaSuccess if the library holds code that runs on the current device, cudaErrorNotSupported if not, also where the
+/// driver can't compile what it holds. Of the kernels for sm_90a alone it says nothing: attention_sm90_has_code does.
 cudaError_t has_code();
 
 enum class Element { float32, bfloat16, float16 };

@@ -3,11 +3,11 @@
 // allocation that failed, is not taken for theirs, as it would be by cudaGetLastError behind a launch.
 //
 // Some overlap with the end of the kernel before (programmatic dependent launch, sm_90 and newer). A kernel launched so
-// may begin when every block of the one before it on the stream has ended or has said
-// let_next_kernel_begin. Until wait_for_kernels_before returns it may touch nothing that a kernel writes, nor write
-// what one reads. Every block waits, also one without work: the next kernel waits for the end of this one alone, and so
-// relies on it to have waited for those before. Stream capture makes programmatic edges of such launches. What comes
-// from elsewhere than a kernel, such as a copy of bounds, is there from the beginning.
+// may begin when every block of the one before it on the stream has ended or has said let_next_kernel_begin. Until
+// wait_for_kernels_before returns it may touch nothing that a kernel writes, nor write what one reads. Every block
+// waits, also one without work: the next kernel waits for the end of this one alone, and so relies on it to have waited
+// for those before. Stream capture makes programmatic edges of such launches. What comes from elsewhere than a kernel,
+// such as a copy of bounds, is there from the beginning.
 #include <cuda_runtime.h>
 
 #include <cstddef>

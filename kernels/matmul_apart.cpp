@@ -5,14 +5,14 @@
 namespace oriel::kernels {
 namespace {
 
-/// What the choice between the two is remembered by.
+/// What the choice between the two is remembered by. Rows are rounded there, the shape of tiles must not be.
 MatmulShape shape_of(const MatmulSm90Params& p) {
   return {.rows = p.rows,
           .in = p.in,
           .out = p.out,
           .x_stride = p.x_stride,
           .element = static_cast<int32_t>(p.element),
-          .epilogue = (p.bias != nullptr ? 1 : 0) | 16 | (p.gated ? 32 : 0)};
+          .epilogue = (p.bias != nullptr ? 1 : 0) | 16 | (p.gated ? 32 : 0) | (matmul_sm90_is_square(p) ? 64 : 0)};
 }
 
 }  // namespace

@@ -339,15 +339,8 @@ struct Tiles {
   [[nodiscard]] int64_t count() const { return row_pairs * columns; }
 };
 
-/// Square tiles are faster, but what they add to the last rows costs more: 1,344 rows would run as 1,536.
-bool is_square(const MatmulSm90Params& p) {
-  constexpr int64_t step = sm90::SquareProduct::kCluster * sm90::SquareProduct::kRows;
-  const int64_t added = divide_up(p.rows, step) * step - p.rows;
-  return p.deterministic || 32 * added <= p.rows;
-}
-
 Tiles tiles_of(const MatmulSm90Params& p) {
-  return is_square(p) ? Tiles(p, sm90::SquareProduct()) : Tiles(p, sm90::FlatProduct());
+  return matmul_sm90_is_square(p) ? Tiles(p, sm90::SquareProduct()) : Tiles(p, sm90::FlatProduct());
 }
 
 int64_t clusters_of(int processors) { return std::max(processors / sm90::FlatProduct::kCluster, 1); }
@@ -395,10 +388,19 @@ bool matmul_sm90_supports(const MatmulSm90Params& p, int compute_major, int comp
          aligned(p.x) && aligned(p.weight) && aligned(p.bias) && aligned(p.y);
 }
 
+// What square tiles add to the last rows costs more than they win: 1,344 rows would run as 1,536.
+bool matmul_sm90_is_square(const MatmulSm90Params& p) {
+  constexpr int64_t step = sm90::SquareProduct::kCluster * sm90::SquareProduct::kRows;
+  const int64_t added = divide_up(p.rows, step) * step - p.rows;
+  return p.deterministic || 32 * added <= p.rows;
+}
+
 bool matmul_sm90_pays(const MatmulSm90Params& p, int processors) {
   const int64_t tiles = tiles_of(p).count();
   const int64_t rounds = divide_up(tiles, clusters_of(processors));
-  const int64_t least_percent = is_square(p) ? 78 : p.gated ? 80 : 85;  // of the tiles that the rounds have room for
+  const int64_t least_percent = matmul_sm90_is_square(p) ? 78
+                                : p.gated                ? 80
+                                                         : 85;  // of the tiles that the rounds have room for
   return (p.gated && rounds <= 1) || 100 * tiles >= least_percent * rounds * clusters_of(processors);
 }
 
@@ -413,8 +415,8 @@ cudaError_t matmul_sm90(const MatmulSm90Params& p, int processors, cudaStream_t 
   if (p.rows == 0) return cudaSuccess;
   if (p.x == nullptr || p.weight == nullptr || p.y == nullptr) return cudaErrorInvalidValue;
   const auto clusters = static_cast<int>(clusters_of(processors));
-  return is_square(p) ? launch_shape<sm90::SquareProduct>(p, clusters, stream)
-                      : launch_shape<sm90::FlatProduct>(p, clusters, stream);
+  return matmul_sm90_is_square(p) ? launch_shape<sm90::SquareProduct>(p, clusters, stream)
+                                  : launch_shape<sm90::FlatProduct>(p, clusters, stream);
 }
 
 }  // namespace oriel::kernels

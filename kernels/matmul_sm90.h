@@ -30,8 +30,12 @@ struct MatmulSm90Params {
 /// attention_sm90, the build may still lack the code.
 bool matmul_sm90_supports(const MatmulSm90Params& params, int compute_major, int compute_minor);
 
+/// Whether matmul_sm90 takes square tiles for so many rows, which are faster where they fill up. It depends on rows and
+/// deterministic alone.
+bool matmul_sm90_is_square(const MatmulSm90Params& params);
+
 /// Whether matmul_sm90 is faster for these sizes than cuBLASLt and a kernel behind it: not where the last round of
-/// tiles leaves too many multiprocessors idle. It depends on rows, out, gated and the device alone.
+/// tiles leaves too many multiprocessors idle. It depends on rows, out, gated, deterministic and the device alone.
 bool matmul_sm90_pays(const MatmulSm90Params& params, int processors);
 
 /// Whether that is no more than a guess, which timing should replace: for one or two rounds of tiles. It depends on the

@@ -73,8 +73,11 @@ cudaError_t has_code() {
   cudaFuncAttributes attributes{};
   const cudaError_t error = cudaFuncGetAttributes(&attributes, gather<uint4>);
   if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next launch
-  const bool is_missing = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction;
-  return is_missing ? cudaErrorNotSupported : error;
+  for (const cudaError_t missing :
+       {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction, cudaErrorUnsupportedPtxVersion,
+        cudaErrorJitCompilerNotFound, cudaErrorJitCompilationDisabled})
+    if (error == missing) return cudaErrorNotSupported;
+  return error;
 }
 
 cudaError_t gather_rows(const GatherParams& p, cudaStream_t stream) {

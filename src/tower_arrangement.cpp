@@ -16,38 +16,45 @@ int64_t bytes_of(const PlacedArrangement& arrangement) {
   return bytes;
 }
 
+int64_t patches_of(const std::vector<Grid>& grids) {
+  int64_t patches = 0;
+  for (const Grid& grid : grids) patches += grid.patches();
+  return patches;
+}
+
 }  // namespace
 
 std::shared_ptr<const PlacedArrangement> ArrangementCache::get(const std::vector<Grid>& grids, int64_t stream,
                                                                const Make& make) {
-  int64_t patches = 0;
-  for (const Grid& grid : grids) patches += grid.patches();
+  const int64_t patches = patches_of(grids);
   if (patches > most_patches) return std::make_shared<const PlacedArrangement>(make());
+  Kept& kept = patches <= small_patches ? small_ : large_;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = find(grids, stream); found != entries_.end()) {
-      entries_.splice(entries_.begin(), entries_, found);
-      return entries_.front().arrangement;
+    if (const auto found = kept.find(grids, stream); found != kept.entries.end()) {
+      kept.entries.splice(kept.entries.begin(), kept.entries, found);
+      return kept.entries.front().arrangement;
     }
   }
   auto made = std::make_shared<const PlacedArrangement>(make());
   const int64_t bytes = bytes_of(*made);
   if (bytes > most_bytes) return made;
   const std::lock_guard lock(mutex_);
-  entries_.push_front({grids, stream, made, bytes});
-  bytes_ += bytes;
-  for (; bytes_ > most_bytes; entries_.pop_back()) bytes_ -= entries_.back().bytes;
+  kept.entries.push_front({grids, stream, made, bytes});
+  kept.bytes += bytes;
+  for (; kept.bytes > most_bytes; kept.entries.pop_back()) kept.bytes -= kept.entries.back().bytes;
   return made;
 }
 
 bool ArrangementCache::holds(const std::vector<Grid>& grids, int64_t stream) const {
+  const Kept& kept = patches_of(grids) <= small_patches ? small_ : large_;
   const std::lock_guard lock(mutex_);
-  return find(grids, stream) != entries_.end();
+  return kept.find(grids, stream) != kept.entries.end();
 }
 
-std::list<ArrangementCache::Entry>::const_iterator ArrangementCache::find(const std::vector<Grid>& grids,
-                                                                          int64_t stream) const {
-  return std::find_if(entries_.begin(), entries_.end(),
+std::list<ArrangementCache::Entry>::const_iterator ArrangementCache::Kept::find(const std::vector<Grid>& grids,
+                                                                                int64_t stream) const {
+  return std::find_if(entries.begin(), entries.end(),
                       [&](const Entry& entry) { return entry.stream == stream && entry.grids == grids; });
 }
 

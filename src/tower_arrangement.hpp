@@ -21,12 +21,14 @@ struct PlacedArrangement {
 };
 
 /// The arrangements of the last calls on a GPU: making one takes the host longer than a small tower takes the GPU, and
-/// one to two percent of a large call. Safe from many threads; those of one stream are not seen by another, which would
-/// have to wait for them.
+/// one to two percent of a large call. Those of small calls and of large ones have a budget each, so that a few large
+/// ones do not displace all that graphs are replayed with. Safe from many threads; those of one stream are not seen by
+/// another, which would have to wait for them.
 class ArrangementCache {
  public:
-  static constexpr int64_t most_bytes = int64_t{128} << 20;  ///< of all: some sixty sizes of pictures
-  static constexpr int64_t most_patches = 65536;             ///< of a call
+  static constexpr int64_t most_bytes = int64_t{128} << 20;  ///< of either kind: some sixty sizes of small pictures
+  static constexpr int64_t small_patches = 8192;             ///< of a small call, at most
+  static constexpr int64_t most_patches = 65536;             ///< of any
 
   using Make = std::function<PlacedArrangement()>;
   [[nodiscard]] std::shared_ptr<const PlacedArrangement> get(const std::vector<Grid>& grids, int64_t stream,
@@ -41,11 +43,15 @@ class ArrangementCache {
     std::shared_ptr<const PlacedArrangement> arrangement;
     int64_t bytes;
   };
-  [[nodiscard]] std::list<Entry>::const_iterator find(const std::vector<Grid>& grids, int64_t stream) const;
+  struct Kept {
+    std::list<Entry> entries;  ///< most recently used first
+    int64_t bytes = 0;
+
+    [[nodiscard]] std::list<Entry>::const_iterator find(const std::vector<Grid>& grids, int64_t stream) const;
+  };
 
   mutable std::mutex mutex_;
-  std::list<Entry> entries_;  ///< most recently used first
-  int64_t bytes_ = 0;
+  Kept small_, large_;
 };
 
 }  // namespace oriel

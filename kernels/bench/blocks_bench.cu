@@ -225,6 +225,7 @@ class Chain {
     p.x = normed_.get(), p.weight = w.up.get(), p.bias = t_.biased ? bias_.get() : nullptr, p.y = gated_.get();
     p.rows = rows_, p.in = t_.width, p.out = t_.mlp, p.x_stride = t_.width;
     p.function = t_.gated ? ElementwiseFunction::silu : ElementwiseFunction::quick_gelu, p.gated = t_.gated;
+    p.deterministic = deterministic_;
     const MatmulApartRoom room{both_.get(), workspace_.get(), Matmul::workspace_bytes};
     const bool inside = deterministic_ ? true
                         : matmul_sm90_is_close(p, processors_)

@@ -1,7 +1,6 @@
 #include "ops/device.hpp"
 
 #include <ATen/ops/empty.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
@@ -58,14 +57,26 @@ int compute_capability([[maybe_unused]] c10::Device device) {
   return 0;
 }
 
-bool has_code_for([[maybe_unused]] c10::Device device) {
+std::string why_unusable([[maybe_unused]] c10::Device device) {
 #ifdef ORIEL_CUDA
-  const c10::DeviceGuard guard(device);
-  const cudaError_t error = kernels::has_code();
-  if (error != cudaErrorNotSupported) cuda::check(error, "device");
-  return error == cudaSuccess;
+  int before = 0;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error == cudaSuccess) error = cudaSetDevice(device.index());
+  if (error == cudaSuccess) {
+    error = kernels::has_code();
+    (void)cudaSetDevice(before);
+  }
+  (void)cudaGetLastError();  // said here, and not to be found again by the next launch
+  if (error != cudaSuccess && error != cudaErrorNotSupported) return cudaGetErrorString(error);
+  const int capability = compute_capability(device);
+  if (capability < 80)
+    return fmt::format("expected compute capability 8.0 or higher, got {}.{}", capability / 10, capability % 10);
+  if (error == cudaErrorNotSupported)
+    return fmt::format("this build of oriel has no kernels for compute capability {}.{} (ORIEL_CUDA_ARCHITECTURES)",
+                       capability / 10, capability % 10);
+  return {};
 #else
-  return false;
+  return "this build of oriel runs on the CPU only";
 #endif
 }
 
@@ -79,7 +90,7 @@ std::string why_no_gpu() {
   if (error == cudaErrorInsufficientDriver)
     return fmt::format("the driver is for CUDA {}.{}, this build of oriel for CUDA {}.{}", driver / 1000,
                        driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
-  return error == cudaSuccess ? "CUDA tells of none" : cudaGetErrorString(error);
+  return error == cudaSuccess ? "CUDA finds some, libtorch none" : cudaGetErrorString(error);
 #else
   return "this build of oriel runs on the CPU only";
 #endif

@@ -33,8 +33,8 @@ class KeptForGraphs {
 
 /// Ten times the major number and the minor one: 90 for an H100. 0 on the CPU.
 [[nodiscard]] int compute_capability(c10::Device device);
-/// Whether this build has kernels that run on a GPU.
-[[nodiscard]] bool has_code_for(c10::Device device);
+/// Why this build's kernels do not run on a GPU, such as one that another process has for itself; empty if they do.
+[[nodiscard]] std::string why_unusable(c10::Device device);
 /// Why CUDA finds no GPU, such as "no NVIDIA driver is installed".
 [[nodiscard]] std::string why_no_gpu();
 

@@ -16,7 +16,7 @@ inline constexpr int64_t product_workspace_bytes = int64_t{32} << 20;  ///< held
 
 /// While one lives, products of its thread on a GPU take one algorithm whatever the number of rows, and libtorch's
 /// attention one segment at a time, so that a row's bits do not depend on the other rows. Ten to twenty percent slower
-/// below some thousand rows.
+/// below some thousand rows; where libtorch attends (float32, odd head dims), many segments of one length cost more.
 class DeterministicProducts {
  public:
   explicit DeterministicProducts(bool wanted);

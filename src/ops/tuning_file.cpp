@@ -40,7 +40,7 @@ std::map<std::string, std::string> origin(c10::Device device) {
   cudaDeviceProp properties{};
   cuda::check(cudaGetDeviceProperties(&properties, device.index()), "device");
   const cuda::Chip chip = cuda::chip_of(device);
-  return {{"oriel_tuning", "2"},
+  return {{"oriel_tuning", "3"},
           {"gpu", properties.name},
           {"compute_capability", fmt::format("{}.{}", chip.major, chip.minor)},
           {"processors", std::to_string(chip.processors)},

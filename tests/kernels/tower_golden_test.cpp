@@ -2,7 +2,9 @@
 // transformers' own rows in that dtype are.
 #include "tower/golden.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -17,9 +19,9 @@ namespace {
 // Of the largest value. The promise is 1e-5 on a CPU and this on a GPU, whose orders of summation and whose
 // exponentials are others than those of the CPU that made the goldens.
 constexpr double float32_tolerance = 1e-4;
-// Of transformers' own distance. The promise is 1, which benchmarks/gpu.py holds full-size towers to; of the few hundred
-// values of these, either of two equal roundings is ahead by some percent: transformers' own ways are up to 1.16 times
-// as far as each other, ours were 0.82 to 1.13 times as far as the farthest of them.
+// Of transformers' own distance. The promise is 1, which benchmarks/gpu.py holds full-size towers to; of the few
+// hundred values of these, either of two equal roundings is ahead by some percent: transformers' own ways are up
+// to 1.16 times as far as each other, ours were 0.82 to 1.13 times as far as the farthest of them.
 constexpr double reduced_tolerance = 1.2;
 
 /// What tests/goldens/make_tower_distances.py wrote: transformers' own distances, by checkpoint and dtype.

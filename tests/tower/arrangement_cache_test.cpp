@@ -54,7 +54,16 @@ TEST_F(KeptArrangements, GiveWayByBytesTheLeastRecentlyUsedFirst) {
   EXPECT_TRUE(cache_.holds({{1, 1, 4}}, 0)) << "nothing gives way to it";
 }
 
-TEST_F(KeptArrangements, OfLargeCallsAreNot) {
+TEST_F(KeptArrangements, OfLargeCallsDisplaceNoSmallOnes) {
+  constexpr int64_t half = ArrangementCache::most_bytes / 2;
+  EXPECT_TRUE(makes(ArrangementCache::small_patches, 1000));
+  for (const int64_t more : {1, 2, 3}) EXPECT_TRUE(makes(ArrangementCache::small_patches + more, half));
+  EXPECT_FALSE(makes(ArrangementCache::small_patches, 1000));
+  EXPECT_FALSE(makes(ArrangementCache::small_patches + 3, half));
+  EXPECT_TRUE(makes(ArrangementCache::small_patches + 1, half)) << "the third took its place";
+}
+
+TEST_F(KeptArrangements, BeyondTheLargestCallAreNot) {
   EXPECT_TRUE(makes(ArrangementCache::most_patches + 1, 1));
   EXPECT_TRUE(makes(ArrangementCache::most_patches + 1, 1));
 }

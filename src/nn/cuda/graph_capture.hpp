@@ -61,7 +61,7 @@ class GraphCaptures {
   /// which is libtorch's current one meanwhile; other threads may go on allocating and launching. It draws no random
   /// numbers. Where memory runs out it runs once more, after libtorch's allocator has given back what it caches.
   [[nodiscard]] std::unique_ptr<CapturedGraph> capture(const std::function<at::Tensor()>& forward);
-  /// Whether that was what kept the last capture from becoming a graph.
+  /// Whether memory ran out in the last capture, which made no graph, whatever failed behind it.
   [[nodiscard]] bool memory_ran_out() const { return memory_ran_out_; }
 
  private:

@@ -111,6 +111,7 @@ kernels::Matmul& products_of(c10::Device device) {
 
 bool gates_inside_product(const GateShape& shape, at::ScalarType dtype, c10::Device device) {
   if (dtype != at::kBFloat16 && dtype != at::kHalf) return false;
+  // Where rows are to be deterministic the answer does not depend on what else is said of them.
   return inside({.rows = shape.rows, .out = shape.columns, .function = function_of(shape.activation), .gated = true},
                 chip_of(device)) == Inside::yes;
 }
