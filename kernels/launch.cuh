@@ -34,18 +34,27 @@ struct Grid {
   size_t shared_bytes = 0;
 };
 
-/// Launches a kernel behind those before.
+/// Launches a kernel as the attribute says; null: behind the kernels before.
 template <typename... Parameters, typename... Arguments>
-cudaError_t launch_in_order(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
-                            const Arguments&... arguments) {
+cudaError_t launch_with(cudaLaunchAttribute* attribute, void (*kernel)(Parameters...), const Grid& grid,
+                        cudaStream_t stream, const Arguments&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid.blocks;
   config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = stream;
+  config.attrs = attribute;
+  config.numAttrs = attribute != nullptr ? 1 : 0;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
   if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next one
   return error;
+}
+
+/// Launches a kernel behind those before.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_in_order(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
+                            const Arguments&... arguments) {
+  return launch_with(nullptr, kernel, grid, stream, arguments...);
 }
 
 /// Launches a kernel that calls wait_for_kernels_before. Code for older chips has no such wait, and neither has what a
@@ -54,22 +63,14 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t launch_overlapping(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
                                const Arguments&... arguments) {
   cudaFuncAttributes code{};
-  cudaError_t error = cudaFuncGetAttributes(&code, kernel);
-  if (error == cudaSuccess) {
-    cudaLaunchAttribute overlap{};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = grid.blocks;
-    config.blockDim = grid.threads;
-    config.dynamicSmemBytes = grid.shared_bytes;
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = code.ptxVersion >= 90 ? 1 : 0;
-    error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  if (const cudaError_t error = cudaFuncGetAttributes(&code, kernel); error != cudaSuccess) {
+    (void)cudaGetLastError();  // returned, as above
+    return error;
   }
-  if (error != cudaSuccess) (void)cudaGetLastError();  // returned, and not to be found again by the next one
-  return error;
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  return launch_with(code.ptxVersion >= 90 ? &overlap : nullptr, kernel, grid, stream, arguments...);
 }
 
 }  // namespace oriel::kernels

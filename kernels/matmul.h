@@ -44,8 +44,8 @@ struct MatmulShape {
   int64_t out = 0;
   int64_t x_stride = 0;
   int32_t element = 0;
-  int32_t epilogue =
-      0;  ///< bits 0 bias, 1 residual, 2 GELU, 3 deterministic; 4 of two ways, of those 5 gated, 6 square tiles
+  /// Bits: 0 bias, 1 residual, 2 GELU, 3 deterministic; 4 of two ways, and of those 5 gated, 6 square tiles.
+  int32_t epilogue = 0;
 
   [[nodiscard]] auto key() const { return std::tie(rows, in, out, x_stride, element, epilogue); }
   friend bool operator<(const MatmulShape& a, const MatmulShape& b) { return a.key() < b.key(); }

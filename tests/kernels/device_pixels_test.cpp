@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/gpu.hpp"
 #include "kernels/towers.hpp"
 
 namespace oriel {
@@ -85,12 +86,6 @@ TEST_F(DevicePixels, ManagedAndPinnedMemoryAreRead) {
   ASSERT_EQ(cudaMallocHost(&pinned, picture_bytes), cudaSuccess);
   expect_read(tower, pinned);
   EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
-}
-
-/// Leaves on this thread what an allocation that fails leaves there.
-void fail_elsewhere() {
-  void* memory = nullptr;
-  ASSERT_EQ(cudaMalloc(&memory, size_t{1} << 60), cudaErrorMemoryAllocation);
 }
 
 TEST_F(DevicePixels, AnErrorOfTheCallersOwnIsNotTakenForOurs) {

@@ -124,8 +124,8 @@ std::unique_ptr<CapturedGraph> capture_into(const std::shared_ptr<GraphPool>& po
 }
 
 /// The pool can't use what libtorch's allocator caches for others, such as what the same forward used when it ran
-/// plainly, and while a stream is captured the allocator does not give it back by itself. Sets `memory_ran_out` where the
-/// first try found no memory.
+/// plainly, and while a stream is captured the allocator does not give it back by itself. Sets `memory_ran_out` where
+/// the first try found no memory.
 std::unique_ptr<CapturedGraph> capture_with_all_memory(const std::shared_ptr<GraphPool>& pool, cudaStream_t stream,
                                                        const std::function<at::Tensor()>& forward,
                                                        bool& memory_ran_out) {
